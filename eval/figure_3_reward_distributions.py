@@ -98,15 +98,12 @@ def make(args: argparse.Namespace, _: Path) -> tuple[Report, Draw]:
     return report, draw_it
 
 
-main = figure_main(
-    "figure_3_reward_distributions",
-    "Figure 3: reward distributions of the initial model and of Panacea at several λ.",
-    "--run runs/evaluation/panacea-ppo",
-    lambda parser: parser.add_argument(
-        "--run", required=True, help="an evaluation with reward models"
-    ),
-    make,
-)
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of this program."""
+    parser.add_argument("--run", required=True, help="an evaluation with reward models")
+
+
+main = figure_main(__file__, __doc__, "--run runs/evaluation/panacea-ppo", add_flags, make)
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""Figure 4 right: the front at several steps of training."""
+"""Figure 4 right: how the front grows, from evaluations of a run's checkpoints."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def make(args: argparse.Namespace, _: Path) -> tuple[Report, Draw]:
 
 
 main = figure_main(
-    "figure_4_right_front_evolution",
-    "Figure 4 right: how the front grows, from evaluations of a run's checkpoints.",
+    __file__,
+    __doc__,
     "--runs runs/evaluation/panacea-ppo-step-* \\\n ",
     lambda parser: add_runs(parser, "evaluations of adapters in checkpoints/adapter/step-N"),
     make,

@@ -1,4 +1,4 @@
-"""Figures 6 and 8: responses to the same prompt at the two ends, or at five λ."""
+"""Figures 6 and 8: responses to the same prompt at two or at five λ, as HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def most_varied(rows: Sequence[dict[str, Any]]) -> str:
     rewards = np.array([row["rewards"] for row in rows], dtype=np.float64)
     unit = np.nanstd(rewards, axis=0)
     unit[unit == 0] = 1.0
-    by_prompt: dict[str, list[int]] = {}
-    for index, row in enumerate(rows):
-        by_prompt.setdefault(row["prompt"], []).append(index)
-    return max(
-        by_prompt, key=lambda text: np.nansum(np.std(rewards[by_prompt[text]] / unit, axis=0))
-    )
+    prompts = np.array([row["prompt"] for row in rows], dtype=object)
+
+    def change(prompt: str) -> float:
+        return float(np.nansum(np.std(rewards[prompts == prompt] / unit, axis=0)))
+
+    return max(dict.fromkeys(prompts), key=change)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -74,8 +74,8 @@ def make(args: argparse.Namespace, stem: Path) -> tuple[Report, None]:
 
 
 main = figure_main(
-    "figure_6_8_responses",
-    "Figures 6 and 8: responses to the same prompt at two or at five λ, as HTML and Markdown.",
+    __file__,
+    __doc__,
     "--run runs/evaluation/panacea-ppo",
     add_flags,
     make,

@@ -37,8 +37,8 @@ def make(args: argparse.Namespace, _: Path) -> tuple[Report, Draw]:
 
 
 main = figure_main(
-    "figure_7_scaling_ablation",
-    "Figure 7: fronts with the learnt scaling factor and with fixed ones.",
+    __file__,
+    __doc__,
     "--runs runs/evaluation/panacea-ppo runs/evaluation/ablation-* \\\n ",
     lambda parser: add_runs(parser, "evaluations with learnt and fixed scaling, in any order"),
     make,

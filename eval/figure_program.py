@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag
 from safe_rlhf_panacea.configs.kinds import file_name, filled, finite_float
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.fronts.compare import check_comparable
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.printing import say
@@ -32,33 +33,23 @@ FORMAT = 1
 
 @dataclass
 class Report:
-    """What a figure says besides its picture.
+    """What a figure says besides its picture."""
 
-    Attributes:
-        figure: its name in the paper, or what it is.
-        title: what it shows.
-        caption: how to read it.
-        paper_says: what the paper says of it, in one sentence; empty beyond the paper.
-        tables: the numbers.
-        numbers: further numbers, for programs.
-        html: inline HTML in place of a picture.
-    """
-
-    figure: str
+    figure: str  # its name in the paper, or what it is
     title: str
-    caption: str
-    paper_says: str = ""
+    caption: str  # how to read it
+    paper_says: str = ""  # in one sentence; empty beyond the paper
     tables: list[Table] = field(default_factory=list)
-    numbers: dict[str, Any] = field(default_factory=dict)
-    html: str = ""
+    numbers: dict[str, Any] = field(default_factory=dict)  # further ones, for programs
+    html: str = ""  # inline, in place of a picture
 
 
 Draw = Callable[[], Any]  # makes the matplotlib figure
 
 
 def figure_main(
-    program: str,
-    description: str,
+    file: str,
+    description: str | None,
     flags: str,
     add_flags: Callable[[argparse.ArgumentParser], object],
     make: Callable[[argparse.Namespace, Path], tuple[Report, Draw | None]],
@@ -67,7 +58,7 @@ def figure_main(
     """The ``main`` of a figure program.
 
     Args:
-        program: its name, without ``.py``.
+        file: of the program.
         description: for ``--help``.
         flags: an example of its own flags.
         add_flags: adds these to a parser.
@@ -75,11 +66,12 @@ def figure_main(
             it is drawn, None for a figure of text.
         name_of: the files' default name; default: the program's.
     """
+    program = Path(file).stem
 
     @one_line_errors
     def main(argv: Sequence[str] | None = None) -> None:
         example = f"python eval/{program}.py {flags} --output_dir runs/figures"
-        parser = ArgumentParser(f"python eval/{program}.py", description, example)
+        parser = ArgumentParser(f"python eval/{program}.py", description or "", example)
         text = "folder for picture and numbers"
         parser.add_argument("--output_dir", type=filled, required=True, help=text)
         parser.add_argument("--name", type=file_name, help="of the files; default: the program's")
@@ -89,26 +81,23 @@ def figure_main(
         stem = Path(args.output_dir) / (args.name or (name_of(args) if name_of else program))
         if stem.with_suffix(".json").exists() and not args.overwrite:
             raise UserError(f"{stem}.json exists: choose another --output_dir or give --overwrite")
-        publish(stem, *make(args, stem), argv)
+        report, draw = make(args, stem)
+        pictures = []
+        if draw is not None:
+            figure = draw()
+            for suffix in SUFFIXES:
+                save_picture(figure, stem.with_suffix(suffix))
+                pictures.append(stem.name + suffix)
+        if report.tables:
+            atomic_write_text(stem.with_suffix(".csv"), as_csv(report.tables))
+        words = [f"eval/{Path(sys.argv[0]).name}", *sys.argv[1:]] if argv is None else list(argv)
+        command = f"python {shlex.join(words)}"
+        body = {"format": FORMAT, **asdict(report), "command": command, "pictures": pictures}
+        # The JSON last: it says that all is there.
+        atomic_write_json(stem.with_suffix(".json"), body)
+        say(f"Written to {stem.parent}: {', '.join([*pictures, stem.name + '.json'])}")
 
     return main
-
-
-def publish(stem: Path, report: Report, draw: Draw | None, argv: Sequence[str] | None) -> None:
-    """Write the picture, the tables and, last, the JSON that says that all is there."""
-    pictures = []
-    if draw is not None:
-        figure = draw()
-        for suffix in SUFFIXES:
-            save_picture(figure, stem.with_suffix(suffix))
-            pictures.append(stem.name + suffix)
-    if report.tables:
-        atomic_write_text(stem.with_suffix(".csv"), as_csv(report.tables))
-    words = [f"eval/{Path(sys.argv[0]).name}", *sys.argv[1:]] if argv is None else list(argv)
-    command = f"python {shlex.join(words)}"
-    body = {"format": FORMAT, **asdict(report), "command": command, "pictures": pictures}
-    atomic_write_json(stem.with_suffix(".json"), body)
-    say(f"Written to {stem.parent}: {', '.join([*pictures, stem.name + '.json'])}")
 
 
 # -- figures of fronts ----------------------------------------------------------------------
@@ -129,31 +118,19 @@ def read_fronts(args: argparse.Namespace, kind: str | None = None) -> list[Front
         UserError: they differ in objectives, kind or reference point, or are of another kind.
     """
     loaded = [FrontResult.load(folder) for folder in args.runs]
-    first, point = loaded[0], args.reference_point
+    check_comparable(loaded, args.runs)
+    first = loaded[0]
     for folder, result in zip(args.runs, loaded, strict=True):
-        for key in ("objectives", "kind"):
-            own, other = getattr(result, key), getattr(first, key)
-            if own != other:
-                raise UserError(
-                    f"{folder} has {key} {own}, {args.runs[0]} has {other}: "
-                    "fronts in one picture must agree"
-                )
         if result.cost is None:
             raise UserError(f"{folder}: cost is missing: evaluate anew")
         if kind is not None and result.kind != kind:
             raise UserError(f"{folder} holds an evaluation of kind {result.kind}, not {kind}")
-        if point is None and result.reference_point != first.reference_point:
+        if args.reference_point is None and result.reference_point != first.reference_point:
             raise UserError(
                 f"{folder} and {args.runs[0]} have different reference points: "
                 "give one with --reference_point"
             )
-    point = point or first.reference_point
-    if len(point) != len(first.objectives):
-        raise UserError(
-            f"a reference point of {len(point)} numbers for {len(first.objectives)} objectives: "
-            "give one for each"
-        )
-    return [result.measured_from(point) for result in loaded]
+    return [one.measured_from(args.reference_point or first.reference_point) for one in loaded]
 
 
 def of_fronts(results: Sequence[FrontResult]) -> dict[str, Any]:
@@ -168,16 +145,11 @@ def of_fronts(results: Sequence[FrontResult]) -> dict[str, Any]:
 
 
 def methods_main(
-    program: str, kind: str, description: str, flags: str, about: dict[str, str]
+    file: str, description: str | None, kind: str, flags: str, **about: str
 ) -> Callable[..., Any]:
-    """The ``main`` of a figure with the fronts of several methods.
+    """The ``main`` of a figure with the fronts of several methods; ``about`` is what it says.
 
-    Args:
-        program: its name, without ``.py``.
-        kind: of the evaluations, ``reward`` or ``accuracy``.
-        description: for ``--help``.
-        flags: an example of its own flags.
-        about: what the figure says.
+    ``kind`` is that of the evaluations, ``reward`` or ``accuracy``; ``flags`` are an example.
     """
 
     def make(args: argparse.Namespace, _: Path) -> tuple[Report, Draw]:
@@ -186,4 +158,4 @@ def methods_main(
         return report, lambda: front_figure(results, report.title)
 
     text = f"evaluations of kind {kind}, Panacea's first: λ is written along it"
-    return figure_main(program, description, flags, lambda parser: add_runs(parser, text), make)
+    return figure_main(file, description, flags, lambda parser: add_runs(parser, text), make)

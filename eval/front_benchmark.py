@@ -69,7 +69,6 @@ class Arms:
     """
 
     def __init__(self, miniature: Miniature, algorithm: str, split: str) -> None:
-        """Load the judges."""
         miniature.take_up()
         self.miniature, self.algorithm, self.split = miniature, algorithm, split
         self.judge = Judge(miniature)
@@ -142,9 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=positive_int, default=5, help="how many seeds")
     parser.add_argument("--first_seed", type=seed_int, default=FIRST_FRESH_SEED)
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
-    text = (
-        "steps and evaluations: the benchmark's (default), the quickstart's, or a few of everything"
-    )
+    text = "steps: the benchmark's (default), the quickstart's, or a few of everything"
     parser.add_argument("--settings", choices=[*SETTINGS], default="benchmark", help=text)
     parser.add_argument("--output_dir", type=filled, help="default: runs/front-<settings>")
     parser.add_argument("--workers", type=positive_int, default=os.cpu_count())
@@ -153,16 +150,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def folder_of(args: argparse.Namespace, seed: int) -> Path:
-    """Where everything of a seed lies; it is made."""
-    folder = Path(args.output_dir) / f"seed-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def run_one(args: argparse.Namespace, seed: int, job: str) -> None:
     """The work of one process."""
-    root, start = folder_of(args, seed), time.perf_counter()
+    root, start = Path(args.output_dir) / f"seed-{seed}", time.perf_counter()
     miniature = Miniature(root=root, seed=seed, settings=SETTINGS[args.settings], progress=False)
     if job == "prepare":
         prepare(miniature)
@@ -179,7 +169,8 @@ def run_one(args: argparse.Namespace, seed: int, job: str) -> None:
 
 def launch(args: argparse.Namespace, seed: int, job: str) -> bool:
     """Start a process for one job and wait for it; whether it succeeded."""
-    root = folder_of(args, seed)
+    root = Path(args.output_dir) / f"seed-{seed}"
+    root.mkdir(parents=True, exist_ok=True)
     if (root / (CALIBRATION if job == "prepare" else f"{job}.json")).exists():
         return True
     command = [sys.executable, __file__, "--output_dir", args.output_dir, "--split", args.split]
@@ -201,7 +192,7 @@ def collect(
     collected: dict[int, dict[str, dict]] = {seed: {} for seed in seeds}
     severity = {}
     for seed in seeds:
-        paths = [folder_of(args, seed) / f"{job}.json" for job in args.jobs]
+        paths = [Path(args.output_dir) / f"seed-{seed}" / f"{job}.json" for job in args.jobs]
         for path in filter(Path.exists, paths):
             record = read_json(path)
             if record.get("settings", args.settings) != args.settings:

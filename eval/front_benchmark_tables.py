@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from statistics import mean, stdev
 from types import SimpleNamespace
 from typing import Any
@@ -9,44 +10,22 @@ from typing import Any
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.show.tables import INDICATORS, align
 
-Collected = dict[int, dict[str, dict]]
+Found = dict[str, dict[int, dict[str, Any]]]  # fronts by name and seed, with indicators
 
 
-def summaries(collected: Collected) -> dict[str, dict[int, dict]]:
-    """Results by front name and seed."""
-    found: dict[str, dict[int, dict]] = {}
-    for seed, results in collected.items():
-        for name, result in results.items():
-            front = FrontResult.from_json(f"seed {seed}, {name}", result)
-            found.setdefault(name, {})[seed] = front.to_json()
-    return found
-
-
-def _spread(values: list[float]) -> str:
-    spread = stdev(values) if len(values) > 1 else 0.0
-    return f"{mean(values):.3f} ± {spread:.3f}"
-
-
-def indicator_rows(found: dict[str, dict[int, dict]], algorithm: str) -> str:
+def indicator_rows(found: Found, algorithm: str) -> str:
     """One line per arm and view: mean and spread over seeds of each indicator."""
     rows = [["front", "seeds", *INDICATORS, "spearman helpful", "spearman harmless"]]
     for name, by_seed in found.items():
-        if not name.startswith(algorithm + "/"):
-            continue
-        cells = [_spread([s[key] for s in by_seed.values()]) for key in INDICATORS]
-        cells += [_spread([s["spearman"][i] for s in by_seed.values()]) for i in range(2)]
-        rows.append([name, str(len(by_seed)), *cells])
+        if name.startswith(algorithm + "/"):
+            fronts = by_seed.values()
+            columns = [[one[key] for one in fronts] for key in INDICATORS]
+            columns += [[one["spearman"][i] for one in fronts] for i in range(2)]
+            spreads = [stdev(column) if len(column) > 1 else 0.0 for column in columns]
+            pairs = zip(columns, spreads, strict=True)
+            cells = [f"{mean(column):.3f} ± {spread:.3f}" for column, spread in pairs]
+            rows.append([name, str(len(by_seed)), *cells])
     return align(rows) if len(rows) > 1 else ""
-
-
-def ratios(found: dict[str, dict[int, dict]], above: str, below: str) -> dict[int, float]:
-    """Hypervolume of one front over another's, by seed."""
-    one, other = found.get(above, {}), found.get(below, {})
-    return {
-        seed: one[seed]["hypervolume"] / other[seed]["hypervolume"]
-        for seed in one
-        if seed in other and other[seed]["hypervolume"] > 0
-    }
 
 
 COMPARISONS = {
@@ -66,23 +45,29 @@ COMPARISONS = {
 }
 
 
-def comparisons(found: dict[str, dict[int, dict]]) -> dict[str, dict[int, float]]:
-    """All hypervolume ratios, the fixed scalings' among them."""
+def comparisons(found: Found) -> dict[str, dict[int, float]]:
+    """All hypervolume ratios by seed, the fixed scalings' among them."""
     pairs = dict(COMPARISONS)
     for name in found:
         algorithm, arm, view = name.split("/")
         if arm.startswith("fixed-") and view == "model":
             label = f"{algorithm.upper()}, learnt s / {arm.replace('-', ' ', 1)}"
             pairs[label] = (f"{algorithm}/panacea/model", name)
-    result = {label: ratios(found, *pair) for label, pair in pairs.items()}
+    result = {}
+    for label, (above, below) in pairs.items():
+        one, other = found.get(above, {}), found.get(below, {})
+        result[label] = {
+            seed: front["hypervolume"] / other[seed]["hypervolume"]
+            for seed, front in one.items()
+            if seed in other and other[seed]["hypervolume"] > 0
+        }
     return {label: by_seed for label, by_seed in result.items() if by_seed}
 
 
-def ratio_rows(compared: dict[str, dict[int, float]]) -> str:
-    """Hypervolume ratios, one column per seed."""
-    seeds = sorted({seed for by_seed in compared.values() for seed in by_seed})
-    rows = [["hypervolume ratio", "mean", *(f"seed {seed}" for seed in seeds)]]
-    for label, by_seed in compared.items():
+def seed_rows(head: str, found: dict[str, dict[int, float]], seeds: Iterable[int]) -> str:
+    """A line per label: the mean of its numbers and a column per seed."""
+    rows = [[head, "mean", *(f"seed {seed}" for seed in seeds)]]
+    for label, by_seed in found.items():
         cells = [f"{by_seed[seed]:.3f}" if seed in by_seed else "-" for seed in seeds]
         rows.append([label, f"{mean(by_seed.values()):.3f}", *cells])
     return align(rows)
@@ -90,35 +75,31 @@ def ratio_rows(compared: dict[str, dict[int, float]]) -> str:
 
 def refusal_rows(severity: dict[int, list[dict[str, Any]]]) -> str:
     """Share of requests that Panacea-PPO refuses at the harmless end, by severity and seed."""
-    ends = {
-        seed: [row for row in table if row["preference"][0] == 0]
-        for seed, table in severity.items()
-    }
-    names = list(dict.fromkeys(row["severity"] for rows in ends.values() for row in rows))
-    table = [["refused at λ = (0, 1)", "mean", *(f"seed {seed}" for seed in ends)]]
-    for name in names:
-        rates = {
-            seed: row["refusal_rate"]
-            for seed, rows in ends.items()
-            for row in rows
-            if row["severity"] == name
-        }
-        cells = [f"{rates[seed]:.3f}" if seed in rates else "-" for seed in ends]
-        table.append([name, f"{mean(rates.values()):.3f}", *cells])
-    return align(table)
+    rates: dict[str, dict[int, float]] = {}
+    for seed, table in severity.items():
+        for row in table:
+            if row["preference"][0] == 0:
+                rates.setdefault(row["severity"], {})[seed] = row["refusal_rate"]
+    return seed_rows("refused at λ = (0, 1)", rates, severity)
 
 
 def benchmark_tables(
-    collected: Collected, severity: dict[int, list[dict[str, Any]]], settings: SimpleNamespace
+    collected: dict[int, dict[str, dict[str, Any]]],
+    severity: dict[int, list[dict[str, Any]]],
+    settings: SimpleNamespace,
 ) -> tuple[str, dict[str, Any]]:
     """The page to read and the numbers behind it.
 
     Args:
-        collected: results by seed and name.
+        collected: fronts, as ``FrontResult.to_json`` has them, by seed and name.
         severity: refusals of Panacea-PPO by seed, of ``severity_table``.
         settings: of all of them.
     """
-    found = summaries(collected)
+    found: Found = {}
+    for seed, fronts in collected.items():
+        for name, content in fronts.items():
+            front = FrontResult.from_json(f"seed {seed}, {name}", content)
+            found.setdefault(name, {})[seed] = front.to_json()
     compared = comparisons(found)
     parts = [
         f"Seeds: {', '.join(map(str, collected))}. Equal total training steps: PPO "
@@ -127,10 +108,10 @@ def benchmark_tables(
         f"{settings.dpo_steps // 2} and 5 × {settings.dpo_steps // 2}."
     ]
     for algorithm in ("ppo", "dpo"):
-        rows = indicator_rows(found, algorithm)
-        if rows:
+        if rows := indicator_rows(found, algorithm):
             parts.append(f"{algorithm.upper()}: mean ± standard deviation over seeds\n{rows}")
-    parts.append(ratio_rows(compared))
+    seeds = sorted({seed for by_seed in compared.values() for seed in by_seed})
+    parts.append(seed_rows("hypervolume ratio", compared, seeds))
     if severity:
         parts.append(refusal_rows(severity))
     numbers = {"indicators": found, "hypervolume_ratios": compared, "severity_tables": severity}

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag
 from safe_rlhf_panacea.configs.kinds import filled, finite_float
 from safe_rlhf_panacea.errors import UserError, one_line_errors
+from safe_rlhf_panacea.fronts.compare import check_comparable
 from safe_rlhf_panacea.fronts.measurement import grid_points
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.fronts.stats import front_difference
@@ -34,7 +35,6 @@ from safe_rlhf_panacea.show.tables import align, front_table, fronts_title
 PROGRAM = "python eval/over_seeds.py"
 FORMAT = 1
 MEAN = {"objectives", "points", "label", "metadata"}  # what is kept of the mean fronts
-SAME = ("kind", "objectives", "axis_labels")
 
 
 def t_interval(values: Sequence[float]) -> list[float] | None:
@@ -51,24 +51,20 @@ def t_interval(values: Sequence[float]) -> list[float] | None:
 def read_pairs(
     runs: Sequence[str], baselines: Sequence[str]
 ) -> list[tuple[FrontResult, FrontResult]]:
-    """The results of every seed, of the method and of the baseline.
-
-    Raises:
-        UserError: not as many of each, a run twice, or results of different things or at
-            different λ.
-    """
+    """The results of every seed, of the method and of the baseline; they must go together."""
     if len({Path(folder).resolve() for folder in runs}) < len(runs):
         raise UserError("--runs names a folder twice: every seed is one evaluation")
     if len(runs) != len(baselines):
         raise UserError(f"{len(runs)} --runs and {len(baselines)} --baselines: one of each a seed")
-    results = [FrontResult.load(folder) for folder in (*runs, *baselines)]
-    first = results[0].preferences
-    for folder, result in zip((*runs, *baselines), results, strict=True):
-        for key in SAME:
-            if getattr(result, key) != getattr(results[0], key):
-                raise UserError(f"{folder} and {runs[0]} differ in their {key}")
-        own = result.preferences
-        if own.shape != first.shape or not np.allclose(own, first):
+    folders = (*runs, *baselines)
+    results = [FrontResult.load(folder) for folder in folders]
+    check_comparable(results, folders)
+    first = results[0]
+    for folder, result in zip(folders, results, strict=True):
+        if result.axis_labels != first.axis_labels:
+            raise UserError(f"{folder} and {runs[0]} differ in their axis_labels")
+        own, other = result.preferences, first.preferences
+        if own.shape != other.shape or not np.allclose(own, other):
             raise UserError(f"{folder} and {runs[0]} were evaluated at different λ")
     return list(zip(results[: len(runs)], results[len(runs) :], strict=True))
 
@@ -163,8 +159,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     reference = args.reference_point
     if reference is None:
         reference = np.min([result.reference_point for result in both], axis=0).tolist()
-    if len(reference) != len(both[0].objectives):
-        raise UserError(f"--reference_point needs {len(both[0].objectives)} numbers")
     pairs = [(own.measured_from(reference), base.measured_from(reference)) for own, base in pairs]
     seeds = [one_seed(own, base) for own, base in pairs]
     found = summary(seeds)

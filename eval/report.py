@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -33,27 +32,48 @@ ORDER = (
     "singular_values",
     "three_objectives",
 )
+SAYS = Markup('<p class="says">The paper says: {}</p>')
+SECTION = Markup(
+    '<section><h2>{title}</h2>{says}{pictures}<div class="wide">{html}</div>'
+    "<p>{caption}</p>{tables}<pre>{command}</pre></section>"
+)
 
 
-def section(folder: Path, figure: dict[str, Any]) -> str:
+def section(folder: Path, figure: dict[str, Any]) -> Markup:
     """A figure with all that belongs to it, the picture itself inside the page."""
-    title, says = f"{figure['figure']}: {figure['title']}", figure["paper_says"]
-    parts = [f"<section><h2>{escape(title)}</h2>"]
-    if says:
-        parts.append(f'<p class="says">The paper says: {escape(says)}</p>')
+    title, pictures = f"{figure['figure']}: {figure['title']}", []
     for path in (folder / name for name in figure["pictures"] if name.endswith(".png")):
         if not path.is_file():
             raise UserError(f"{path} is missing: draw the figure again")
-        parts.append(image(path.read_bytes(), title))
-    parts += [f'<div class="wide">{figure["html"]}</div>', f"<p>{escape(figure['caption'])}</p>"]
+        pictures.append(image(path.read_bytes(), title))
     tables = [] if figure["html"] else figure["tables"]
-    parts += [folded_table(Table(**entry)) for entry in tables]
-    parts.append(f"<pre>{escape(figure['command'])}</pre></section>")
-    return "\n".join(parts)
+    return SECTION.format(
+        title=title,
+        says=SAYS.format(figure["paper_says"]) if figure["paper_says"] else "",
+        pictures=Markup("\n").join(pictures),
+        html=Markup(figure["html"]),
+        caption=figure["caption"],
+        tables=Markup("\n").join(folded_table(Table(**entry)) for entry in tables),
+        command=figure["command"],
+    )
 
 
-def read_figures(folder: Path) -> list[dict[str, Any]]:
-    """What the figure programs left, in the paper's order."""
+@one_line_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the page, its figures in the paper's order."""
+    parser = ArgumentParser(
+        "python eval/report.py",
+        "Gather the figures of a folder on one self-contained page.",
+        "python eval/report.py --figures runs/figures --output runs/report.html",
+    )
+    text = "folder of the figure programs' output"
+    parser.add_argument("--figures", type=filled, required=True, help=text)
+    parser.add_argument("--output", type=filled, required=True, help="the page, HTML")
+    add_flag(parser, "--overwrite", False, "replace the page")
+    args = parser.parse_args(argv)
+    folder, output = Path(args.figures), Path(args.output)
+    if output.exists() and not args.overwrite:
+        raise UserError(f"{output} exists: choose another file or give --overwrite")
     figures = {}
     for path in folder.glob("*.json"):
         figure = read_json(path)
@@ -62,27 +82,8 @@ def read_figures(folder: Path) -> list[dict[str, Any]]:
     if not figures:
         raise UserError(f"{folder} holds no figures: run the programs in eval/ first")
     names = [name for name in ORDER if name in figures]
-    return [figures[name] for name in [*names, *sorted(set(figures) - set(ORDER))]]
-
-
-@one_line_errors
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write the page."""
-    parser = ArgumentParser(
-        "python eval/report.py",
-        "Gather the figures of a folder on one self-contained page.",
-        "python eval/report.py --figures runs/figures --output runs/report.html",
-    )
-    parser.add_argument(
-        "--figures", type=filled, required=True, help="folder of the figure programs' output"
-    )
-    parser.add_argument("--output", type=filled, required=True, help="the page, HTML")
-    add_flag(parser, "--overwrite", False, "replace the page")
-    args = parser.parse_args(argv)
-    folder, output = Path(args.figures), Path(args.output)
-    if output.exists() and not args.overwrite:
-        raise UserError(f"{output} exists: choose another file or give --overwrite")
-    parts = [Markup(section(folder, figure)) for figure in read_figures(folder)]
+    names += sorted(set(figures) - set(ORDER))
+    parts = [section(folder, figures[name]) for name in names]
     atomic_write_text(output, page("Panacea: figures and the commands that made them", parts))
     say(f"Written to {output}")
 

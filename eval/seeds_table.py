@@ -34,30 +34,23 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3f}".rstrip("0").rstrip(".")
 
 
-def evaluations(folders: Sequence[Path]) -> list[str]:
-    """Names of the evaluations that all reproductions have, in the order of their making.
-
-    Raises:
-        UserError: there is none.
-    """
-    found = (folders[0] / "evaluation").glob("*/front.json")
-    first = sorted(found, key=lambda path: path.stat().st_mtime)
-    names = [path.parent.name for path in first]
-    for folder in folders:
-        names = [n for n in names if (folder / "evaluation" / n / "front.json").is_file()]
-    if not names:
-        raise UserError(f"{folders[0]}: no evaluations that all of --runs have")
-    return names
-
-
 def indicator_table(folders: Sequence[Path]) -> str:
-    """Hypervolume of every seed, and the means of the other columns."""
+    """Hypervolume of every seed, and the means of the other columns.
+
+    A row is an evaluation that all reproductions have, in the order of their making.
+    """
     rows = []
-    for name in evaluations(folders):
+    found = (folders[0] / "evaluation").glob("*/front.json")
+    for path in sorted(found, key=lambda path: path.stat().st_mtime):
+        name = path.parent.name
+        if not all((f / "evaluation" / name / "front.json").is_file() for f in folders):
+            continue
         results = [FrontResult.load(folder / "evaluation" / name) for folder in folders]
         row = [name, *(number(result.indicators["hypervolume"]) for result in results)]
         row += [number(sum(map(f, results)) / len(results)) for f in COLUMNS.values()]
         rows.append(row)
+    if not rows:
+        raise UserError(f"{folders[0]}: no evaluations that all of --runs have")
     head = ["front", *(f.name for f in folders), *(f"mean {column}" for column in COLUMNS)]
     return Table("", head, rows).markdown()
 

@@ -1,4 +1,4 @@
-"""What the learned singular values look like: |σ| beside |s · λ|, matrix by matrix."""
+"""The learned singular values: |σ| against |s · λ|, matrix by matrix."""
 
 from __future__ import annotations
 
@@ -18,11 +18,7 @@ SIGMA, SCALE = "lora_sigma", "lora_s"
 
 
 def read_matrices(folder: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Module name to σ, size = (k,), and s, size = (1,) or (m,).
-
-    Raises:
-        UserError: an adapter without a preference part.
-    """
+    """Module name to σ, size = (k,), and s, size = (1,) or (m,), of an adapter for many λ."""
     config, tensors = read_config(folder), read_tensors(folder)
     if config.pref_dim == 0:
         raise UserError(f"{folder} was trained for one λ: it has no s to show")
@@ -64,15 +60,12 @@ def make(args: argparse.Namespace, _: Path) -> tuple[Report, Draw]:
     return report, lambda: singular_values_figure(matrices, report.title)
 
 
-main = figure_main(
-    "singular_values",
-    "The learned singular values: |σ| against |s · λ|, matrix by matrix.",
-    "--adapter runs/latest/panacea-ppo",
-    lambda parser: parser.add_argument(
-        "--adapter", required=True, help="folder of a trained adapter"
-    ),
-    make,
-)
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of this program."""
+    parser.add_argument("--adapter", required=True, help="folder of a trained adapter")
+
+
+main = figure_main(__file__, __doc__, "--adapter runs/latest/panacea-ppo", add_flags, make)
 
 if __name__ == "__main__":
     main()

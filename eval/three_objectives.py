@@ -1,4 +1,4 @@
-"""Fronts of three objectives on the triangle of λ, and of any m ≥ 3 as parallel coordinates."""
+"""Three objectives: what is reached over the triangle of λ; more: parallel coordinates."""
 
 from __future__ import annotations
 
@@ -78,13 +78,7 @@ def make(args: argparse.Namespace, _: Path) -> tuple[Report, Draw]:
     return report, lambda: front_figure(fronts, report.title)
 
 
-main = figure_main(
-    "three_objectives",
-    "Three objectives: what is reached over the triangle of λ; more: parallel coordinates.",
-    "--runs runs/evaluation/three-objectives",
-    add_flags,
-    make,
-)
+main = figure_main(__file__, __doc__, "--runs runs/evaluation/three-objectives", add_flags, make)
 
 if __name__ == "__main__":
     main()

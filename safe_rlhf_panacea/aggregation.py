@@ -9,49 +9,13 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 
-METHODS = ("ls", "tche")  # of losses
-REWARD_METHODS = (*METHODS, "stche")
-SCOPES = ("batch", "sample")
-
 
 class AggregationError(UserError):
     """Values, λ or method do not fit together; the message is one line."""
 
 
-def tchebycheff(
-    values: torch.Tensor, preference: torch.Tensor, ideal: torch.Tensor
-) -> torch.Tensor:
-    """min_i λ_i (v_i - z_i), to be maximised (Eq. 7).
-
-    Args:
-        values: v, size = (..., m); NaN where an objective does not count.
-        preference: λ, size = (m,) or (..., m).
-        ideal: z, size = (m,).
-
-    Returns:
-        size = (...); 0 where no objective counts.
-    """
-    missing = values.isnan()
-    gaps = (preference * (values - ideal)).masked_fill(missing, torch.inf)
-    return gaps.amin(dim=-1).masked_fill(missing.all(dim=-1), 0.0)
-
-
-def smooth_tchebycheff(
-    values: torch.Tensor, preference: torch.Tensor, ideal: torch.Tensor, smooth_mu: float
-) -> torch.Tensor:
-    """-μ log Σ_i exp(λ_i (z_i - v_i) / μ), to be maximised (arXiv 2402.19078).
-
-    At most μ log m below Eq. 7's minimum, which it becomes as μ goes to 0. Sizes are those of
-    ``tchebycheff``; μ is positive, in the units of the values.
-    """
-    missing = values.isnan()
-    gaps = (preference * (ideal - values)).masked_fill(missing, -torch.inf)
-    smooth = -smooth_mu * torch.logsumexp(gaps / smooth_mu, dim=-1)
-    return smooth.masked_fill(missing.all(dim=-1), 0.0)
-
-
 def _check(
-    values: torch.Tensor, preference: torch.Tensor, method: str, methods: tuple[str, ...] = METHODS
+    values: torch.Tensor, preference: torch.Tensor, method: str, methods: tuple[str, ...]
 ) -> None:
     if method not in methods:
         raise AggregationError(f"unknown aggregation {method!r}: choose {' or '.join(methods)}")
@@ -85,37 +49,33 @@ def aggregate_losses(
     reduce: Callable[[torch.Tensor], torch.Tensor] | None = None,
     counts: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The m losses of a batch as one, to be minimised.
+    """The m losses of a batch as one, to be minimised, size = ().
 
     - ``ls``: Σ_i mean_b λ_bi L_bi, each mean over the rows that objective i labels (Eq. 14).
     - ``tche`` in scope ``batch``: max_i λ_i mean_b L_bi, the expectation inside the max (Eq. 16).
       In scope ``sample`` every row is a problem of its own: the mean over rows of max_i λ_bi L_bi.
 
-    With ``counts`` the means are over an update: the result is this micro-batch's share, whose
-    mean over the update's micro-batches and all processes, which is what training takes, is that of
-    one batch with all their rows. Not so for ``tche`` in scope ``batch``, whose maximum is not
-    linear: the expectation of Eq. 16 is estimated on this micro-batch, with ``reduce`` on those of
-    all processes together. The result is then this process's share in that maximum.
+    With ``counts`` the means are over an update: the mean of the results over its micro-batches and
+    all processes, which is what training takes, is the result of one batch with all their rows. Not
+    so for ``tche`` in scope ``batch``, whose maximum is not linear: it is that of this micro-batch,
+    with ``reduce`` of those of all processes, and the result is this process's share in it.
 
     Args:
         losses: size = (B, m).
-        mask: size = (B, m), True where an objective labels a row; None means everywhere.
-        preference: size = (B, m); in scope ``batch`` its rows are equal.
+        mask: size = (B, m), True where an objective labels a row; None means everywhere. An
+            objective that labels no row of the update does not count.
+        preference: λ, size = (B, m); in scope ``batch`` its rows are equal.
         method: ``ls`` or ``tche``.
         scope: ``batch`` or ``sample``.
-        reduce: sums a tensor over the processes; ``tche`` in scope ``batch`` needs it
-            where there are several.
+        reduce: sums a tensor over the processes; for ``tche`` in scope ``batch``.
         counts: ``label_counts`` of an average micro-batch of the update, size = (m + 1,); default:
             of this one.
-
-    Returns:
-        size = (). An objective that labels no row of the update does not count.
 
     Raises:
         AggregationError: shapes that do not fit, or an unknown method or scope.
     """
-    _check(losses, preference, method)
-    if scope not in SCOPES:
+    _check(losses, preference, method, ("ls", "tche"))
+    if scope not in ("batch", "sample"):
         raise AggregationError(f"unknown scope {scope!r}: choose batch or sample")
     if mask is not None and mask.shape != losses.shape:
         raise AggregationError(
@@ -163,39 +123,42 @@ def aggregate_rewards(
     ideal: torch.Tensor | None = None,
     smooth_mu: float | None = None,
 ) -> torch.Tensor:
-    """The m rewards of each sequence as one, to be maximised.
+    """The m rewards of each sequence as one, to be maximised, size = (B,).
 
-    Σ_i λ_i r_i (Eq. 12), -max_i λ_i (z_i - r_i) (Eq. 13), or its smooth form, over the objectives
-    that count for a sequence; 0 where none does.
+    - ``ls``: Σ_i λ_i r_i (Eq. 12).
+    - ``tche``: min_i λ_i (r_i - z_i) (Eq. 7 and 13).
+    - ``stche``: -μ log Σ_i exp(λ_i (z_i - r_i) / μ) (arXiv 2402.19078), at most μ log m below.
 
-    The λ_i of those that count are not made to sum to one: as in Eq. 14, an objective has the
-    weight λ_i wherever it counts, so that a sequence for which only objectives of λ_i = 0 count
-    teaches nothing, and the weights are continuous in λ there.
+    Only the objectives that count for a sequence do; the result is 0 where none does. Their λ_i are
+    not made to sum to one: as in Eq. 14, an objective has the weight λ_i wherever it counts, and
+    the weights are continuous in λ.
 
     Args:
         rewards: size = (B, m); NaN where an objective does not count for a sequence.
-        preference: size = (B, m).
+        preference: λ, size = (B, m).
         method: ``ls``, ``tche`` or ``stche``.
         ideal: z, size = (m,); needed by ``tche`` and ``stche``.
-        smooth_mu: μ, needed by ``stche``.
-
-    Returns:
-        size = (B,).
+        smooth_mu: μ, needed by ``stche``, in the units of the rewards.
 
     Raises:
         AggregationError: shapes that do not fit, an unknown method, no ideal point or no μ.
     """
-    _check(rewards, preference, method, REWARD_METHODS)
+    _check(rewards, preference, method, ("ls", "tche", "stche"))
+    missing = rewards.isnan()
     if method == "ls":
-        return (torch.where(rewards.isnan(), 0.0, rewards) * preference).sum(dim=-1)
+        return (torch.where(missing, 0.0, rewards) * preference).sum(dim=-1)
     if ideal is None:
         raise AggregationError(f"{method} needs an ideal point")
     _check_objectives("an ideal point", ideal, rewards.size(-1))
     if method == "tche":
-        return tchebycheff(rewards, preference, ideal)
-    if smooth_mu is None or not smooth_mu > 0:
+        gaps = (preference * (rewards - ideal)).masked_fill(missing, torch.inf)
+        total = gaps.amin(dim=-1)
+    elif smooth_mu is not None and smooth_mu > 0:
+        gaps = (preference * (ideal - rewards)).masked_fill(missing, -torch.inf)
+        total = -smooth_mu * torch.logsumexp(gaps / smooth_mu, dim=-1)
+    else:
         raise AggregationError(f"stche needs a positive μ, not {smooth_mu}")
-    return smooth_tchebycheff(rewards, preference, ideal, smooth_mu)
+    return total.masked_fill(missing.all(dim=-1), 0.0)
 
 
 def objective_weights(
@@ -233,19 +196,14 @@ class IdealPoint:
     def value(self) -> torch.Tensor:
         """z, size = (m,); -inf for an objective that has not counted so far.
 
-        Raises:
-            AggregationError: before the first update.
+        Before the first update it is an ``AggregationError``.
         """
         if not self._updated:
             raise AggregationError("the ideal point is not known before the first update")
         return self._best.clone()
 
     def update(self, rewards: torch.Tensor) -> None:
-        """Take in rewards, size = (B, m); NaN where an objective does not count.
-
-        Raises:
-            AggregationError: another number of objectives.
-        """
+        """Take in rewards, size = (B, m); NaN where an objective does not count."""
         _check_objectives("rewards", rewards, self._best.numel())
         self._best = torch.maximum(self._best, best_of_each(rewards.detach().float()).cpu())
         self._updated = True
@@ -255,11 +213,7 @@ class IdealPoint:
         return {"best": self._best.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from saved best values.
-
-        Raises:
-            AggregationError: they are of another number of objectives.
-        """
+        """Go on from saved best values, which are of as many objectives."""
         _check_objectives("a saved ideal point", state["best"], self._best.numel())
         self._best = state["best"].clone()
         self._updated = not bool(self._best.isneginf().all())

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from safe_rlhf_panacea.algorithms import dpo, grpo, ppo, sft
 from safe_rlhf_panacea.base.values import reward
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices
@@ -24,6 +26,7 @@ from safe_rlhf_panacea.configs.algorithms import (
     SFTConfig,
 )
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.models.loading import LoadedModel
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.training_run import (
     AdapterTraining,
@@ -31,7 +34,7 @@ from safe_rlhf_panacea.training_run import (
     Model,
     PanaceaRun,
     TrainingRun,
-    as_reward,
+    as_model,
     data_specs,
 )
 
@@ -83,23 +86,29 @@ class RewardedRun(PanaceaRun[AdapterTraining]):
             eval_dataset: prompts for evaluations.
             ptx_dataset: supervised text that is learnt beside.
             config: the options, with ``output_dir``.
-
-        Raises:
-            UserError: as ``TrainingRun``; also rewards without names, or that nothing scores.
         """
         if not isinstance(rewards, Mapping):
             kind = type(rewards).__name__
             raise UserError(
                 f"rewards are a dictionary by name, as in {{'brief': ...}}, not a {kind}"
             )
-        more: dict[str, Any] = {
-            "reward_models": tuple(
-                (name, as_reward(name, value)) for name, value in rewards.items()
-            )
-        }
+        models = tuple((name, _as_reward(name, value)) for name, value in rewards.items())
+        more: dict[str, Any] = {"reward_models": models}
         if ptx_dataset is not None:
             more["ptx_datasets"] = data_specs(ptx_dataset)
         super().__init__(model, train_dataset, eval_dataset, config=config, **more)
+
+
+def _as_reward(name: str, value: Any) -> Any:
+    """What scores an objective, as the options have it."""
+    value = as_model(value)
+    known = isinstance(value, str | Path | LoadedModel) or callable(value)
+    if isinstance(value, torch.nn.Module) or not known:
+        raise UserError(
+            f"the reward {name!r} is a {type(value).__name__}; it is a function, module:function, "
+            "the path of a model, or LoadedModel(model, tokenizer)"
+        )
+    return str(value) if isinstance(value, Path) else value
 
 
 class PanaceaGRPO(RewardedRun[GRPOConfig]):
@@ -155,14 +164,9 @@ class RewardedSoups:
     def __init__(self, algorithm: type[PanaceaRun[Any]], *args: Any, **kwargs: Any) -> None:
         """Make the training of each objective, in ``output_dir/<objective>``.
 
-        Args:
-            algorithm: ``PanaceaDPO`` and the like.
-            args: what it takes; a model is given by its name or folder.
-            kwargs: likewise. For a fair comparison ``lora_dim`` is k + 1 where Panacea has k
-                (appendix D).
-
-        Raises:
-            UserError: as ``algorithm`` does, or a model in memory, which each training would adapt.
+        ``algorithm`` is ``PanaceaDPO`` or the like, ``args`` and ``kwargs`` what it takes; a model
+        is given by its name or folder, as each training would adapt one in memory. For a fair
+        comparison ``lora_dim`` is k + 1 where Panacea has k (appendix D).
         """
         model = kwargs.get("model", args[0] if args else None)
         if not isinstance(model, str | Path):
@@ -179,11 +183,7 @@ class RewardedSoups:
         return f"RewardedSoups({list(self.runs.values())})"
 
     def train(self) -> RewardedSoups:
-        """Train what is not finished yet; what was interrupted is kept beside, and begins anew.
-
-        Returns:
-            This baseline.
-        """
+        """Train what is not finished yet; what was interrupted is kept beside, and begins anew."""
 
         def train(run: PanaceaRun[Any]) -> None:
             run.train()
@@ -195,9 +195,5 @@ class RewardedSoups:
 
     @property
     def model(self) -> PanaceaModel:
-        """The soup, ready to answer at any λ.
-
-        Raises:
-            UserError: not all of it is trained.
-        """
+        """The soup, ready to answer at any λ; a ``UserError`` where not all of it is trained."""
         return PanaceaModel.load_soup({name: run.output_dir for name, run in self.runs.items()})

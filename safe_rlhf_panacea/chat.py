@@ -6,7 +6,7 @@ import contextlib
 import queue
 from collections.abc import Iterator, Sequence
 
-from safe_rlhf_panacea.configs import Program, configuration, kinds, option
+from safe_rlhf_panacea.configs import Program, kinds, option
 from safe_rlhf_panacea.configs.command_line import encodable
 from safe_rlhf_panacea.configs.training import AnswerOptions, DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
@@ -21,14 +21,11 @@ HELP = """\
 Ctrl-C ends an answer."""
 
 
-@configuration
 class ChatOptions(AnswerOptions, DeviceOptions):
     """The options of this program."""
 
-    preference: str | None = option(
-        text="λ (default: all objectives alike)", kind=kinds.preference, metavar="VECTOR"
-    )
-    top_p: float = option(1.0, "of sampling", kind=kinds.share)
+    preference: kinds.Vector | None = option(None, "λ (default: all objectives alike)")
+    top_p: kinds.Share = option(1.0, "of sampling")
 
 
 COMMAND = Program(

@@ -57,6 +57,7 @@ PROGRAMS = {
         "doctor": ("doctor", "what is installed and what is missing, for bug reports"),
     },
 }
+ALL = {name: row for rows in PROGRAMS.values() for name, row in rows.items()}
 
 
 class Program(click.Command):
@@ -104,11 +105,13 @@ class Programs(click.Group):
         return list(self.commands)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Click's, with a suggestion where there is no such command."""
-        if args[0] not in self.commands and not ctx.resilient_parsing:
+        """Click's; a module's name stands for its command, and a wrong one gets a suggestion."""
+        known = {name: name for name in self.commands}
+        known |= {module: name for name, (module, _) in ALL.items() if module not in known}
+        if args[0] not in known and not ctx.resilient_parsing:
             hint = suggestion(args[0], self.commands) or ": see panacea --help"
             raise UserError(f"there is no command {args[0]!r}{hint}")
-        return super().resolve_command(ctx, args)
+        return super().resolve_command(ctx, [known.get(args[0], args[0]), *args[1:]])
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """A section per heading."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 import functools
 import io
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from safe_rlhf_panacea.configs import Options, Program, configuration, option
+from safe_rlhf_panacea.configs import Options, Program, option
 from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.evaluations import Evaluation, append_evaluation, read_evaluations
@@ -124,79 +124,60 @@ class Content:
         }
 
 
-class FileWriter:
-    """``evaluations.jsonl``, ``results.json`` (the latest evaluation) and ``report.html``."""
-
-    def __init__(self, folder: Path) -> None:
-        """``folder`` exists; what an interruption left of a line there is taken away."""
-        self.folder = folder
-        cut_half_line(folder / EVALUATIONS_FILE)
-
-    def write(self, content: Content) -> None:
-        """Append the evaluation to its file, then replace results and page."""
-        append_evaluation(self.folder, content.latest)
-        atomic_write_json(self.folder / RESULTS_FILE, content.latest.result.to_json())
-        atomic_write_text(self.folder / REPORT_FILE, render(self.folder, content, running=True))
-
-    def finish(self, content: Content) -> None:
-        """The page no longer reads itself again."""
-        atomic_write_text(self.folder / REPORT_FILE, render(self.folder, content, running=False))
+def write_page(folder: Path, content: Content, *, running: bool) -> None:
+    """Replace ``report.html``, which reads itself again while the training is running."""
+    atomic_write_text(folder / REPORT_FILE, render(folder, content, running=running))
 
 
-class WandbWriter:
-    """Tables, pictures, histograms and a chart of the front in an open run of wandb."""
-
-    def __init__(self, run: Any) -> None:
-        self.run = run
-
-    def write(self, content: Content) -> None:
-        """Log everything under the step of the latest evaluation."""
-        import wandb
-        from PIL import Image
-
-        logged: dict[str, Any] = {}
-        for name, table in content.tables.items():
-            logged[f"{name}_table"] = wandb.Table(columns=list(table.columns), data=table.rows)
-        for name, png in content.pictures.items():
-            logged[f"{name}_picture"] = wandb.Image(Image.open(io.BytesIO(png)))
-        for name, values in histograms(content.latest).items():
-            logged[name] = wandb.Histogram(values)
-        # Every front so far as lines through its non-dominated points, pair by pair.
-        names = content.latest.objectives
-        keys = [f"step {evaluation.step}" for evaluation in content.evaluations]
-        for (i, first), (j, second) in itertools.combinations(enumerate(names), 2):
-            xs, ys = [], []
-            for evaluation in content.evaluations:
-                front = evaluation.result.values
-                kept = front[non_dominated_mask(front)]
-                kept = kept[np.argsort(kept[:, i])]
-                xs.append(kept[:, i].tolist())
-                ys.append(kept[:, j].tolist())
-            logged[f"front/{first}_{second}"] = wandb.plot.line_series(
-                xs, ys, keys=keys, title=f"Front: {second} against {first}", xname=first
-            )
-        self.run.log(logged, step=content.latest.step)
+def write_files(folder: Path, content: Content) -> None:
+    """Append the latest evaluation to its file, then replace ``results.json`` and the page."""
+    cut_half_line(folder / EVALUATIONS_FILE)
+    append_evaluation(folder, content.latest)
+    atomic_write_json(folder / RESULTS_FILE, content.latest.result.to_json())
+    write_page(folder, content, running=True)
 
 
-class TensorboardWriter:
-    """Pictures, histograms, and tables as Markdown, with a ``SummaryWriter`` of TensorBoard."""
+def log_wandb(run: Any, content: Content) -> None:
+    """Log tables, pictures, histograms and a chart of the front under the latest one's step."""
+    import wandb
+    from PIL import Image
 
-    def __init__(self, writer: Any) -> None:
-        self.writer = writer
+    logged: dict[str, Any] = {}
+    for name, table in content.tables.items():
+        logged[f"{name}_table"] = wandb.Table(columns=list(table.columns), data=table.rows)
+    for name, png in content.pictures.items():
+        logged[f"{name}_picture"] = wandb.Image(Image.open(io.BytesIO(png)))
+    for name, values in histograms(content.latest).items():
+        logged[name] = wandb.Histogram(values)
+    # Every front so far as lines through its non-dominated points, pair by pair.
+    keys = [f"step {evaluation.step}" for evaluation in content.evaluations]
+    fronts = [evaluation.result.values for evaluation in content.evaluations]
+    fronts = [front[non_dominated_mask(front)] for front in fronts]
+    for (i, first), (j, second) in itertools.combinations(enumerate(content.latest.objectives), 2):
+        lines = [front[np.argsort(front[:, i])] for front in fronts]
+        logged[f"front/{first}_{second}"] = wandb.plot.line_series(
+            [line[:, i].tolist() for line in lines],
+            [line[:, j].tolist() for line in lines],
+            keys=keys,
+            title=f"Front: {second} against {first}",
+            xname=first,
+        )
+    run.log(logged, step=content.latest.step)
 
-    def write(self, content: Content) -> None:
-        """Add everything under the step of the latest evaluation."""
-        from PIL import Image
 
-        step = content.latest.step
-        for name, png in content.pictures.items():
-            pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
-            self.writer.add_image(name, pixels, global_step=step, dataformats="HWC")
-        for name, values in histograms(content.latest).items():
-            self.writer.add_histogram(name, np.asarray(values), global_step=step)
-        for name, table in content.tables.items():
-            self.writer.add_text(name, table.markdown(), global_step=step)
-        self.writer.flush()
+def log_tensorboard(writer: Any, content: Content) -> None:
+    """Add pictures, histograms, and tables as Markdown to TensorBoard's ``SummaryWriter``."""
+    from PIL import Image
+
+    step = content.latest.step
+    for name, png in content.pictures.items():
+        pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+        writer.add_image(name, pixels, global_step=step, dataformats="HWC")
+    for name, values in histograms(content.latest).items():
+        writer.add_histogram(name, np.asarray(values), global_step=step)
+    for name, table in content.tables.items():
+        writer.add_text(name, table.markdown(), global_step=step)
+    writer.flush()
 
 
 class Dashboard:
@@ -207,17 +188,17 @@ class Dashboard:
     """
 
     def __init__(self, folder: Path, logger: Any) -> None:
-        self.logger = logger
+        self.folder, self.logger = folder, logger
         self.evaluations: list[Evaluation] = []  # those before a resume too; only the latest whole
-        self.writers: list[FileWriter | WandbWriter | TensorboardWriter] = []
+        self.places: dict[str, Callable[[Content], None]] = {}
         self._shown = False
         if is_main_process():
             self.evaluations = read_evaluations(folder)
-            self.writers.append(FileWriter(folder))
+            self.places["files"] = functools.partial(write_files, folder)
             if logger.wandb is not None:
-                self.writers.append(WandbWriter(logger.wandb))
+                self.places["wandb"] = functools.partial(log_wandb, logger.wandb)
             if logger.writer is not None:
-                self.writers.append(TensorboardWriter(logger.writer))
+                self.places["tensorboard"] = functools.partial(log_tensorboard, logger.writer)
 
     def publish(self, evaluation: Evaluation) -> dict[str, float]:
         """Show an evaluation; returns its time series for the caller to log.
@@ -228,30 +209,28 @@ class Dashboard:
         if is_main_process():
             self.evaluations = [*(s.light() for s in self.evaluations), evaluation]
             content = Content(self.evaluations)
-            for writer in self.writers:
-                self._try(writer.write, content)
+            for name, show in self.places.items():
+                self._try(name, show, content)
             self._shown = True
         return scalars(evaluation)
 
     def finish(self) -> None:
         """No further evaluation will come: the page no longer reads itself again."""
-        for writer in self.writers:
-            if isinstance(writer, FileWriter) and self.evaluations:
-                self._try(writer.finish, Content(self.evaluations))
+        if self.evaluations:
+            last = functools.partial(write_page, self.folder, running=False)
+            self._try("files", last, Content(self.evaluations))
 
-    def _try(self, action: Any, content: Content) -> None:
+    def _try(self, name: str, show: Callable[[Content], None], content: Content) -> None:
         try:
-            action(content)
+            show(content)
         except Exception as error:
             if not self._shown:
                 raise
-            name = type(action.__self__).__name__
             self.logger.print(f"dashboard: {name} failed and is left out: {error!r}")
 
 
-@configuration
 class DashboardOptions(Options):
-    """Draw the page of a run anew from its files."""
+    """Options of this program."""
 
     run: str = option(
         text="folder of a training that evaluates (--need_eval)", required=True, positional=True

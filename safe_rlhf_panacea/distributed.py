@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from torch import nn
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 import atexit
 import logging
 import os
@@ -16,55 +9,40 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from safe_rlhf_panacea.errors import SharedError, one_line
 from safe_rlhf_panacea.printing import name_cpu_accelerator
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 LETTING_GO = 0.2  # seconds for the threads of a group that is closed, on a busy machine
-
-
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
-def _has_launcher() -> bool:
-    """Whether a launcher has said who this process is."""
-    return "MASTER_PORT" in os.environ or os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 @contextmanager
 def _rendezvous() -> Iterator[None]:
-    """Without a launcher DeepSpeed would look for MPI; one process on loopback needs none.
+    """One process on loopback, where no launcher has said who this process is.
 
-    The port is taken out of the environment again: a process started from this one must not
-    meet there.
+    DeepSpeed would look for MPI. The port is taken out of the environment again: a process started
+    from this one must not meet there.
     """
-    if _has_launcher():
+    if "MASTER_PORT" in os.environ or os.environ.get("WORLD_SIZE", "1") != "1":
         yield
         return
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    os.environ["MASTER_PORT"] = _free_port()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        os.environ["MASTER_PORT"] = str(probe.getsockname()[1])
     try:
         yield
     finally:
         del os.environ["MASTER_PORT"]
-
-
-def _skip_cpu_extension() -> None:
-    """Keep DeepSpeed from compiling its shared-memory collective on a CPU.
-
-    It would take most of a minute and a compiler, and gloo does the same work.
-    """
-    import deepspeed
-
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def init_distributed(local_rank: int = -1) -> torch.device:
@@ -82,7 +60,9 @@ def init_distributed(local_rank: int = -1) -> torch.device:
         import deepspeed
 
         if device.type == "cpu":
-            _skip_cpu_extension()
+            # Or it compiles its shared-memory collective, which takes most of a minute and a
+            # compiler; gloo does the same work.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         backend = "nccl" if device.type == "cuda" else "gloo"
         with _rendezvous():
             deepspeed.init_distributed(dist_backend=backend, verbose=False)
@@ -106,13 +86,13 @@ def leave_at_exit() -> None:
     to let go of what they hold. NCCL's group is left alone: closing it waits for processes that may
     have ended already.
     """
-    atexit.register(_leave)
 
+    def leave() -> None:
+        if dist.is_initialized() and dist.get_backend() == "gloo":
+            dist.destroy_process_group()
+            time.sleep(LETTING_GO)  # without the interpreter's lock, which they need for a moment
 
-def _leave() -> None:
-    if dist.is_initialized() and dist.get_backend() == "gloo":
-        dist.destroy_process_group()
-        time.sleep(LETTING_GO)  # without the interpreter's lock, which they need for a moment
+    atexit.register(leave)
 
 
 def init_if_launched() -> None:
@@ -145,11 +125,8 @@ def barrier() -> None:
 def all_reduce_means(values: dict[str, torch.Tensor]) -> dict[str, float]:
     """The mean of every tensor over all elements of all processes, in one collective.
 
-    Args:
-        values: name to a tensor of any shape; empty where this process has nothing to say.
-
-    Returns:
-        Without the names of which no process has anything.
+    The tensors have any shape, and none of their elements where this process has nothing to say;
+    names of which no process has anything are left out.
     """
     sums = torch.stack([value.detach().float().sum() for value in values.values()])
     counts = sums.new_tensor([value.numel() for value in values.values()])
@@ -186,10 +163,8 @@ def refusing_together() -> Iterator[None]:
     """What one process refuses in this block all of them refuse, and nobody waits for it.
 
     Every process must come here, and none may stop between two collective operations of the
-    block. When it is left, all have been through it.
-
-    Raises:
-        SharedError: the first error that one of them can tell in one line.
+    block. When it is left, all have been through it. The first error that one of them can tell in
+    one line is a ``SharedError`` on all.
     """
     refused: Exception | None = None
     try:
@@ -204,10 +179,7 @@ def refusing_together() -> Iterator[None]:
 
 
 def unwrap(model: Any) -> PreTrainedModel:
-    """The module inside an engine, or the module itself.
-
-    That is a model of transformers, or one with those of its methods that are asked for.
-    """
+    """The module inside an engine, or the module itself, which need be none of transformers."""
     return getattr(model, "module", model)
 
 

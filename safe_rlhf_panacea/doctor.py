@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import safe_rlhf_panacea
-from safe_rlhf_panacea.configs import Options, Program, configuration, option
+from safe_rlhf_panacea.configs import Options, Program, option
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.printing import say
 
@@ -28,11 +28,11 @@ PROGRAM = "python -m safe_rlhf_panacea.doctor"
 PATCHES = "python -m safe_rlhf_panacea.patches"
 DISTRIBUTION = "safe-rlhf-panacea"
 COMPILERS = ("cc", "c++", "nvcc", "ninja")
+CHECKOUT = "pip install --editable '."
 GIB = 2**30
 Report = dict[str, Any]
 
 
-@configuration
 class DoctorOptions(Options):
     """Print what is installed and what is missing, for a bug report.
 
@@ -184,7 +184,7 @@ def hub() -> str:
     # Not get_token(), which may ask a server for a new one.
     given = os.environ.get("HF_TOKEN") or os.environ.get("HUGGING_FACE_HUB_TOKEN")
     token = "a token" if given or os.path.isfile(constants.HF_TOKEN_PATH) else "no token"
-    return f"{'offline' if constants.HF_HUB_OFFLINE else 'online'}, {token}"
+    return f"{'offline' if constants.HF_HUB_OFFLINE else 'online (not tried)'}, {token}"
 
 
 def report() -> Report:
@@ -230,16 +230,19 @@ def _lines(found: Report) -> Iterator[str]:
     if not known["declared"]:
         yield "Packages    not known: this package is not installed (pip install -e .)"
         return
-    width = max(map(len, known["versions"]))
-    versions = (
-        f"{name:{width}}  {version or 'missing'}" for name, version in known["versions"].items()
-    )
-    yield from ("", *versions, "")
-    for extra, lacks in known["missing"].items():
-        what = f"extra {extra}" if extra else "needed always"
-        remedy = f"pip install '{DISTRIBUTION}{f'[{extra}]' if extra else ''}'"
-        state = f"missing {', '.join(lacks)}: {remedy}" if lacks else "all there"
-        yield f"{what}: {state}"
+    there = {name: version for name, version in known["versions"].items() if version}
+    width = max(map(len, there), default=0)
+    yield from ("", *(f"{name:{width}}  {version}" for name, version in there.items()), "")
+    extras = {extra: lacks for extra, lacks in known["missing"].items() if extra}
+    whole = [extra for extra, lacks in extras.items() if not lacks]
+    yield f"extras that are whole: {', '.join(whole) or 'none'}"
+    lacking = {extra: lacks for extra, lacks in extras.items() if lacks}
+    if lacking:
+        yield f"extras that are not, and what they lack (in a checkout: {CHECKOUT}[EXTRA]'):"
+        yield from (f"  {extra}: {', '.join(lacks)}" for extra, lacks in lacking.items())
+    lacks = known["missing"].get("", [])
+    needed = f"missing: {', '.join(lacks)}; in a checkout: {CHECKOUT}'" if lacks else "all there"
+    yield f"needed always: {needed}"
 
 
 @one_line_errors

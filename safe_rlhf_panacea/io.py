@@ -150,7 +150,7 @@ def read_json(path: str | os.PathLike[str], *, infinities: bool = False) -> Any:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-        return json.loads(text) if infinities else _strict_json(text)
+        return json.loads(text) if infinities else strict_json(text)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except json.JSONDecodeError as error:
@@ -165,7 +165,7 @@ def read_json(path: str | os.PathLike[str], *, infinities: bool = False) -> Any:
         raise UserError(f"{path}: not valid JSON: {error}") from error
 
 
-def _strict_json(text: str | bytes) -> Any:
+def strict_json(text: str | bytes) -> Any:
     """A JSON value whose numbers are finite and whose texts can be written again."""
     value = json.loads(
         text,
@@ -232,7 +232,7 @@ def read_json_lines(path: Path) -> list[Any]:
     # Cut before decoding: an interruption may fall within a character.
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
         try:
-            values.append(_strict_json(line))
+            values.append(strict_json(line))
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}:{number}: not valid JSON: {error}") from error
     return values

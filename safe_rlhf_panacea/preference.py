@@ -25,10 +25,8 @@ class PreferenceError(UserError):
 def check_objective_names(names: Sequence[str]) -> None:
     """Check that the names can be written in λ (``name=0.3``) and be folders.
 
-    Letters may be of any script. So no name has a space, a path separator or one of ``=,:@``.
-
-    Raises:
-        PreferenceError: naming the first that is not as it must be.
+    Letters may be of any script. So no name has a space, a path separator or one of ``=,:@``. The
+    first that is not as it must be is a ``PreferenceError``.
     """
     for name in names:
         # M: the vowel signs of many scripts are marks, no letters of their own.
@@ -42,15 +40,10 @@ def check_objective_names(names: Sequence[str]) -> None:
 
 
 def check_preference(preference: torch.Tensor, pref_dim: int, atol: float = TOLERANCE) -> None:
-    """Check that every row of a tensor, size = (m,) or (B, m), lies on the simplex.
+    """Check that every row of λ, size = (m,) or (B, m), lies on the simplex.
 
-    Args:
-        preference: λ.
-        pref_dim: m.
-        atol: allowed rounding of each entry.
-
-    Raises:
-        PreferenceError: another length, a negative or non-finite entry, or a sum that is not 1.
+    ``atol`` is the allowed rounding of each entry. Another length, a negative or non-finite entry,
+    or a sum that is not 1 is a ``PreferenceError``.
     """
     if preference.dim() not in (1, 2) or preference.size(-1) != pref_dim:
         raise PreferenceError(
@@ -67,15 +60,10 @@ def check_preference(preference: torch.Tensor, pref_dim: int, atol: float = TOLE
 
 
 def parse_preference(preference: Preference, objectives: Sequence[str]) -> torch.Tensor:
-    """Read a preference vector.
+    """Read a preference vector, size = (m,), float32, in the order of ``objectives``.
 
-    Args:
-        preference: text (``0.7,0.3`` or ``helpful=0.7,harmless=0.3``), numbers by name, a sequence
-            of numbers, or a tensor, size = (m,).
-        objectives: names, in the order of λ.
-
-    Returns:
-        size = (m,), float32, in the order of ``objectives``.
+    It is text (``0.7,0.3`` or ``helpful=0.7,harmless=0.3``), numbers by name, a sequence of
+    numbers, or a tensor, size = (m,).
 
     Raises:
         PreferenceError: not on the simplex, of another length, or with unknown names.
@@ -90,9 +78,8 @@ def parse_preference(preference: Preference, objectives: Sequence[str]) -> torch
         if not separator:
             raise PreferenceError(f"preference {text!r} mixes names and positions")
         if by_name and name not in objectives:
-            known = ", ".join(objectives)
             raise PreferenceError(
-                f"preference {text!r}: unknown objective {name!r} (known: {known})"
+                f"preference {text!r}: unknown objective {name!r} (known: {', '.join(objectives)})"
             )
         if name in values:
             raise PreferenceError(f"preference {text!r} names {name!r} twice")
@@ -116,11 +103,7 @@ def parse_preference(preference: Preference, objectives: Sequence[str]) -> torch
 
 
 def preference_text(preference: Preference) -> str:
-    """A vector in any form as text that ``parse_preference`` reads.
-
-    Raises:
-        PreferenceError: it is neither text nor numbers.
-    """
+    """A vector in any form as text that ``parse_preference`` reads."""
     if isinstance(preference, str):
         return preference
     try:
@@ -145,10 +128,8 @@ def format_preference(preference: torch.Tensor, objectives: Sequence[str] = ()) 
 def preference_grid(pref_dim: int, step: float = 0.1) -> torch.Tensor:
     """All vectors of the simplex whose entries are multiples of ``step``.
 
-    For two objectives and a step of 0.1 these are the paper's 11 points, from (0, 1) to (1, 0).
-
-    Returns:
-        size = (N, m), float32, with N = C(1/step + m - 1, m - 1).
+    For two objectives and a step of 0.1 these are the paper's 11 points, from (0, 1) to (1, 0);
+    size = (N, m), float32, with N = C(1/step + m - 1, m - 1).
 
     Raises:
         PreferenceError: the step does not divide 1, or the grid would have over 10,000 vectors.

@@ -10,7 +10,6 @@ import torch
 from safe_rlhf_panacea.preference import PreferenceError
 
 KINDS = ("uniform", "dirichlet", "vertices", "stratified")
-SCOPES = ("batch", "sample")
 
 
 def label_weights(preference: torch.Tensor, labelled: torch.Tensor) -> torch.Tensor:
@@ -18,14 +17,8 @@ def label_weights(preference: torch.Tensor, labelled: torch.Tensor) -> torch.Ten
 
     λ_i · E_p[Σ_S λ_j] / Σ_S λ_j over the labelled objectives S, which is the ratio of the two
     densities times λ_i: the expected weighted loss, and so its gradient, is that of λ drawn from
-    p and weights λ_i. For a symmetric p the expectation is |S| / m.
-
-    Args:
-        preference: λ, size = (B, m).
-        labelled: bool, size = (B, m).
-
-    Returns:
-        size = (B, m): λ itself where all objectives label a row, or none.
+    p and weights λ_i. For a symmetric p the expectation is |S| / m. All sizes are (B, m); the
+    result is λ itself where all objectives label a row, or none.
     """
     held = (preference * labelled).sum(dim=-1, keepdim=True)  # size = (B, 1)
     share = labelled.sum(dim=-1, keepdim=True) / labelled.size(-1)
@@ -43,11 +36,9 @@ class PreferenceSampler:
             for m = 2 with one draw per stratum of a batch.
         alpha: Dirichlet's parameter, the same for every objective.
         vertex_probability: extra probability of the vertices together; ``vertices`` needs it.
-        scope: ``batch`` draws one vector per batch (Algorithm 1), the same on all ranks;
-            ``sample`` one per sequence.
+        scope: ``batch`` draws one vector per batch (Algorithm 1), ``sample`` one per sequence.
         seed: of the generator; the same on all ranks.
-        rank: this process, of ``world_size``.
-        world_size: number of processes.
+        rank, world_size: this process, and how many there are.
 
     Raises:
         PreferenceError: an unknown kind or scope, or a parameter out of range.
@@ -68,7 +59,7 @@ class PreferenceSampler:
         """Check the parameters and seed the generator."""
         if kind not in KINDS:
             raise PreferenceError(f"unknown sampler {kind!r}: choose one of {', '.join(KINDS)}")
-        if scope not in SCOPES:
+        if scope not in ("batch", "sample"):
             raise PreferenceError(f"unknown scope {scope!r}: choose batch or sample")
         if pref_dim < 1:
             raise PreferenceError(f"a sampler needs at least one objective, not {pref_dim}")
@@ -84,30 +75,21 @@ class PreferenceSampler:
             raise PreferenceError("the stratified sampler is for two objectives and scope sample")
         if not 0 <= rank < world_size:
             raise PreferenceError(f"rank {rank} is not one of {world_size} processes")
-        self.pref_dim = pref_dim
-        self.kind = kind
-        self.alpha = alpha
-        self.vertex_probability = vertex_probability or 0.0
-        self.scope = scope
-        self.rank = rank
-        self.world_size = world_size
+        self.pref_dim, self.kind, self.scope = pref_dim, kind, scope
+        self.alpha, self.vertex_probability = alpha, vertex_probability or 0.0
+        self.rank, self.world_size = rank, world_size
         self.generator = torch.Generator().manual_seed(seed)
 
     def sample(self, batch_size: int = 1, labelled: torch.Tensor | None = None) -> torch.Tensor:
         """The next λ, size = (B, m); in scope ``batch`` all rows are one vector.
 
-        With several ranks every rank draws the rows of all and takes its own.
-
-        Args:
-            batch_size: B.
-            labelled: which objectives label each row, bool, size = (B, m). λ is then drawn for
-                the labels of its row, with the density p(λ) · Σ_{i labelled} λ_i in place of
-                p(λ); ``label_weights`` has the weights that keep every expectation. A row with
-                all labels, or with none, is drawn from p.
+        ``labelled`` says which objectives label each row, bool, size = (B, m). λ is then drawn for
+        the labels of its row, with the density p(λ) · Σ_{i labelled} λ_i in place of p(λ);
+        ``label_weights`` has the weights that keep every expectation. A row with all labels, or
+        with none, is drawn from p.
 
         Raises:
-            PreferenceError: fewer than one row asked for, labels in scope ``batch``, or labels
-                of another shape.
+            PreferenceError: no row is asked for, labels in scope ``batch``, or of another shape.
         """
         if batch_size < 1:
             raise PreferenceError(f"a batch of {batch_size}: at least one vector must be drawn")
@@ -120,6 +102,7 @@ class PreferenceSampler:
             )
         if self.scope == "batch":
             return self._draw(1).expand(batch_size, -1)
+        # Every rank draws the rows of all ranks and takes its own.
         rows = batch_size * self.world_size
         own = slice(self.rank * batch_size, (self.rank + 1) * batch_size)
         extra = None if labelled is None else self._extra_counts(rows, own, labelled.cpu())
@@ -189,16 +172,11 @@ class PreferenceSampler:
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken.
-
-        Raises:
-            PreferenceError: this is no state of a sampler.
-        """
+        """Go on where ``state_dict`` was taken; of anything else it is a ``PreferenceError``."""
         try:
             self.generator.set_state(state["generator"].cpu().to(torch.uint8))
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
             raise PreferenceError(
-                f"no state of a preference sampler ({type(error).__name__}: {reason}): "
+                f"no state of a preference sampler ({type(error).__name__}: {error}): "
                 "give what state_dict returned"
             ) from None

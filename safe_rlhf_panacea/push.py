@@ -12,9 +12,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from safe_rlhf_panacea.configs import Program, configuration, kinds, option
+from safe_rlhf_panacea.configs import Program, kinds, option
 from safe_rlhf_panacea.configs.training import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.export.card import CARD_FILE, hub_name, portable, portable_record, write_card
@@ -149,14 +149,13 @@ def repo_name(value: Any) -> str:
     return text
 
 
-@configuration
 class PushOptions(TrainedAdapterOptions):
     """Upload a trained adapter to the Hugging Face hub, with a model card.
 
     The repository is private, unless --public. Checkpoints, logs and absolute paths stay here.
     """
 
-    repo: str = option(text="made if need be", kind=repo_name, metavar="OWNER/NAME", required=True)
+    repo: Annotated[str, repo_name, "OWNER/NAME"] = option(text="made if need be", required=True)
     public: bool = option(False, "make the repository public, or upload to a public one")
     front: str | None = option(
         text="an evaluation for the card, where the folder has none yet", metavar="RUN"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safe_rlhf_panacea.configs import Program, configuration, kinds, option
+from safe_rlhf_panacea.configs import Program, kinds, option
 from safe_rlhf_panacea.configs.training import AnswerOptions, DeviceOptions, LoadingOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.printing import say
@@ -21,14 +21,11 @@ if TYPE_CHECKING:
 PROGRAM = "python -m safe_rlhf_panacea.respond"
 
 
-@configuration
 class RespondOptions(AnswerOptions, LoadingOptions):
     """Answer a prompt with a trained adapter at one or several preference vectors."""
 
     prompt: str = option(text="the user's words", positional=True, required=True)
-    preference: tuple[str, ...] = option(
-        (), "λ; repeat", kind=kinds.preference, metavar="VECTOR", required=True, repeat=True
-    )
+    preference: tuple[kinds.Vector, ...] = option((), "λ; repeat", required=True, repeat=True)
 
 
 COMMAND = Program(

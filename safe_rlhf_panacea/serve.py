@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
+from safe_rlhf_panacea.configs import Options, Program, kinds, option
 from safe_rlhf_panacea.configs.training import DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import read_json
@@ -25,29 +25,22 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LOCAL_NAMES = (*LOOPBACK, "[::1]", "[")
 
 
-@configuration
 class PreferenceRules(Options, group="preference"):
     """Which λ requests may have."""
 
-    preference: str | None = option(
-        text="λ of requests that name none", kind=kinds.preference, metavar="VECTOR"
-    )
+    preference: kinds.Vector | None = option(None, "λ of requests that name none")
     allow: tuple[str, ...] = option((), "'helpful<=0.8'; repeat", metavar="BOUND", repeat=True)
     front: str | None = option(text="an evaluation's folder, for the page")
 
 
-@configuration
 class NetworkOptions(Options, group="network"):
     """Where the server listens."""
 
     host: str = option("127.0.0.1")
-    port: int = option(
-        8000, "0: a free one", kind=kinds.integer("a port, a number from 0 to 65535", 0, 65535)
-    )
+    port: kinds.Port = option(8000, "0: a free one")
     token: str | None = option(text=f"bearer token; better as {TOKEN}")
 
 
-@configuration
 class LimitOptions(Options, group="limits"):
     """What bounds the server."""
 
@@ -57,11 +50,10 @@ class LimitOptions(Options, group="limits"):
     max_new_tokens: int = option(512, "tokens of an answer")
     max_body: int = option(2**20, "bytes of a request")
     max_connections: int = option(512, "open at a time")
-    max_wait: float = option(60.0, "seconds for a row", kind=kinds.positive_float)
-    timeout: float = option(300.0, "seconds in all", kind=kinds.positive_float)
+    max_wait: kinds.Positive = option(60.0, "seconds for a row")
+    timeout: kinds.Positive = option(300.0, "seconds in all")
 
 
-@configuration
 class ServeOptions(LimitOptions, NetworkOptions, PreferenceRules, DeviceOptions):
     """Serve a trained adapter: OpenAI's API with a λ per request, and a page with sliders.
 

@@ -16,7 +16,6 @@ import torch
 from safe_rlhf_panacea.adapter import SvdLoraLinear
 from safe_rlhf_panacea.adapter.io import WEIGHTS_NAME
 from safe_rlhf_panacea.base.program import TrainingProgram
-from safe_rlhf_panacea.configs.options import options_of
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data.own import from_rows
@@ -94,13 +93,18 @@ class TrainingRun(Generic[Config]):
             kind = "class" if isinstance(config, type) else type(config).__name__
             name, wanted = type(self).__name__, self.PROGRAM.cls.__name__
             raise UserError(f"the options of {name} are a {wanted}(...), not a {kind}")
-        changes: dict[str, Any] = {self.MODEL_OPTION: as_model(model), **more}
-        refuse_adapted(changes[self.MODEL_OPTION])
-        changes["train_datasets"] = data_specs(train_dataset)
+        model = as_model(model)
+        modules = model.model.modules() if isinstance(model, LoadedModel) else ()
+        if any(isinstance(module, SvdLoraLinear) for module in modules):
+            raise UserError(
+                "the model carries the adapter of an earlier training already: load it anew, or "
+                "give its name"
+            )
+        more |= {self.MODEL_OPTION: model, "train_datasets": data_specs(train_dataset)}
         if eval_dataset is not None:
-            changes |= {"eval_datasets": data_specs(eval_dataset), "need_eval": True}
-        config = config.with_(**changes)
-        for one in options_of(type(config)).values():
+            more |= {"eval_datasets": data_specs(eval_dataset), "need_eval": True}
+        config = config.with_(**more)
+        for one in config.OPTIONS.values():
             if one.required and getattr(config, one.name) in (None, ()):
                 raise UserError(f"{one.name} is missing in the options: {one.text}")
         config.check()
@@ -179,14 +183,10 @@ class PanaceaRun(TrainingRun[AdapterTraining]):
     def evaluate(
         self, grid: float | Preference | Iterable[Preference] | None = None
     ) -> FrontResult:
-        """Measure the front on the evaluation data.
+        """Measure the front on the evaluation data: points, standard errors, indicators.
 
-        Args:
-            grid: the λ: a step between them, one vector, or several; default: those of the
-                evaluations while training.
-
-        Returns:
-            The front: points, standard errors, indicators; ``to_pandas()``, ``plot()``, ``save()``.
+        ``grid`` says at which λ: a step between them, one vector, or several; default: those of
+        the evaluations while training.
 
         Raises:
             UserError: not trained in this process, no evaluation data, or no λ or one twice.
@@ -195,12 +195,27 @@ class PanaceaRun(TrainingRun[AdapterTraining]):
             raise UserError("there is nothing to evaluate yet: call train() first")
         if self.trainer.eval_dataloader is None:
             raise UserError("evaluate() needs data: give eval_dataset when the run is made")
-        wanted = None if grid is None else as_grid(grid, self.objectives)
+        wanted = None if grid is None else _as_grid(grid, self.objectives)
         front: FrontResult = self.trainer.measured(wanted)
         return front
 
 
-def as_model(model: Model) -> Any:
+def _as_grid(grid: Any, objectives: tuple[str, ...]) -> torch.Tensor:
+    """The wanted λ, size = (N, m)."""
+    if isinstance(grid, int | float):
+        return preference_grid(len(objectives), grid)
+    vectors = [grid] if isinstance(grid, str | Mapping) else list(grid)
+    if not vectors:
+        raise UserError("evaluate() needs at least one λ")
+    if not isinstance(vectors[0], str | Mapping) and np.ndim(vectors[0]) == 0:  # one vector
+        vectors = [grid]
+    found = torch.stack([parse_preference(preference, objectives) for preference in vectors])
+    if len(found.unique(dim=0)) < len(found):
+        raise UserError("evaluate() was given a λ twice")
+    return found
+
+
+def as_model(model: Any) -> Any:
     """A model from Python as the options have it."""
     if isinstance(model, tuple):
         if len(model) != 2:
@@ -209,29 +224,6 @@ def as_model(model: Model) -> Any:
             )
         return LoadedModel(*model)
     return model
-
-
-def refuse_adapted(model: Any) -> None:
-    """Refuse a model in memory that an earlier training has changed."""
-    modules = model.model.modules() if isinstance(model, LoadedModel) else ()
-    if any(isinstance(module, SvdLoraLinear) for module in modules):
-        raise UserError(
-            "the model carries the adapter of an earlier training already: load it anew, or give "
-            "its name"
-        )
-
-
-def as_reward(name: str, value: Any) -> Any:
-    """What scores an objective, as the options have it."""
-    value = as_model(value)
-    if isinstance(value, torch.nn.Module) or not (
-        isinstance(value, str | Path | LoadedModel) or callable(value)
-    ):
-        raise UserError(
-            f"the reward {name!r} is a {type(value).__name__}; it is a function, module:function, "
-            "the path of a model, or LoadedModel(model, tokenizer)"
-        )
-    return str(value) if isinstance(value, Path) else value
 
 
 def data_specs(data: Data) -> tuple[Any, ...]:
@@ -252,14 +244,14 @@ def _unnamed(data: Any) -> tuple[Any, ...]:
     if isinstance(data, Mapping) or not isinstance(data, Iterable):
         raise UserError(f"data must be a path, a name, or rows, not a {type(data).__name__}")
     several = isinstance(data, list | tuple) and data and not isinstance(data[0], Mapping)
-    if several and not any(map(_is_text, data)):
+    if several and not any(map(_is_prompt, data)):
         return tuple(spec for part in data for spec in _unnamed(part))
     rows = ({"prompt": row} if isinstance(row, str) else row for row in data)
     return (DatasetSpec("rows", data=from_rows(rows)),)
 
 
-def _is_text(part: Any) -> bool:
-    """Whether it is a prompt and no data set: a text with white space, none of it a file's name."""
+def _is_prompt(part: Any) -> bool:
+    """Whether it is a text with white space, none of it a file's name."""
     if not isinstance(part, str) or not re.search(r"\S\s+\S", part):
         return False
     places = filter(str.strip, re.split("[=:#]", part))
@@ -273,18 +265,3 @@ def _named(spec: Any, objective: str) -> Any:
     if isinstance(spec, RawDataset):
         spec = DatasetSpec("rows", data=spec)
     return replace(spec, objective=objective)
-
-
-def as_grid(grid: Any, objectives: tuple[str, ...]) -> torch.Tensor:
-    """The wanted λ, size = (N, m)."""
-    if isinstance(grid, int | float):
-        return preference_grid(len(objectives), grid)
-    vectors = [grid] if isinstance(grid, str | Mapping) else list(grid)
-    if not vectors:
-        raise UserError("evaluate() needs at least one λ")
-    if not isinstance(vectors[0], str | Mapping) and np.ndim(vectors[0]) == 0:  # one vector
-        vectors = [grid]
-    found = torch.stack([parse_preference(preference, objectives) for preference in vectors])
-    if len(found.unique(dim=0)) < len(found):
-        raise UserError("evaluate() was given a λ twice")
-    return found

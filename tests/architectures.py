@@ -19,10 +19,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging
 
-from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, inject_adapter
+from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward import SamplingConfig, generate
 from safe_rlhf_panacea.forward.ways import fitting_way
+from tests.tiny import adapt
 
 # Of a tiny configuration: a value, and the names that architectures have for it.
 SIZES = """
@@ -129,12 +130,7 @@ def tiny_model(kind: str) -> Any:
 
 def adapted(model: Any) -> PanaceaAdapter:
     """An adapter of every linear layer, whose λ changes what the model says."""
-    config = AdapterConfig(lora_dim=2, objectives=("a", "b"), lora_module_name="")
-    adapter = inject_adapter(model, config)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in adapter.parameters():
-        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
-    return adapter
+    return adapt(model, AdapterConfig(lora_dim=2, objectives=("a", "b"), lora_module_name=""))
 
 
 PROMPTS = ([5, 9, 13, 17, 21, 25, 29, 33], [7, 11, 15, 19, 23])

@@ -253,10 +253,10 @@ evaluation   ; --grid_step 0.15                   ; grid step 0.15 does not divi
 evaluation   ; --cluster_column topic             ; --cluster_column .* needs --reward_models
 evaluation   ; --reference_point 0 0 0            ; --reference_point needs 2 numbers, not 3
 evaluation   ; --adapter none                     ; none holds no adapter
-evaluation   ; --adapter damaged                  ; adapter_config.json is not valid JSON
+evaluation   ; --adapter damaged                  ; adapter_config.json:1: not valid JSON
 evaluation   ; --adapter escaping                 ; '../../x' is no name
 respond!     ; --adapter above --preference 1,0 x ; objectives: '..' is no name
-serve        ; --adapter doubled                  ; not valid JSON: a key stands twice
+serve        ; --adapter doubled                  ; not valid JSON: the key .format. stands twice
 evaluation   ; --method magic                     ; invalid choice: 'magic'
 evaluation   ; --output_dir run                   ; run already holds a run
 evaluation   ; --output_dir above                 ; above/log-sigmoid holds another program's run
@@ -270,7 +270,7 @@ calibrate    ; --datasets prompts:0:x             ; proportion 0.0 is not above 
 compare!     ; none                               ; 'none': no such folder
 compare!     ; file                               ; file is a file
 compare      ; --output_dir front                 ; front is one of the runs
-compare      ; --reference_point 1                ; --reference_point needs 2 finite numbers
+compare      ; --reference_point 1                ; a reference point needs 2 finite numbers
 compare      ; --baseline nobody                  ; nobody
 respond!     ; --adapter none --preference 1,0 x  ; none
 respond      ; ''                                 ; (unrecognized arguments|{EMPTY})
@@ -286,7 +286,7 @@ serve        ; --dtype int8                       ; invalid choice: 'int8'
 dashboard!   ; front                              ; front holds no evaluations.jsonl
 card         ; --license 'MIT or so'              ; 'MIT or so' is no id of a licence
 card         ; --front none                       ; none
-card         ; --adapter damaged                  ; adapter_config.json is not valid JSON
+card         ; --adapter damaged                  ; adapter_config.json:1: not valid JSON
 push         ; --repo it                          ; 'it' is not of the form OWNER/NAME
 push         ;                                    ; 'no/such/model' is a folder of this machine
 push         ; --adapter none --base_model me/b   ; none holds no adapter
@@ -314,7 +314,7 @@ figure_4_right_front_evolution ; --runs none      ; none
 figure_5_dpo_fronts            ;                  ; of kind reward, not accuracy
 figure_6_8_responses           ;                  ; front has no responses.json
 figure_7_scaling_ablation      ; --runs front front ; 2 of --runs have a learnt scaling
-figure_4_left_ppo_fronts       ; --reference_point 0 ; a reference point of 1 numbers
+figure_4_left_ppo_fronts       ; --reference_point 0 ; a reference point needs 2 finite numbers
 singular_values                ; --adapter none   ; none holds no adapter
 three_objectives               ;                  ; front has 2 objectives
 experiments ; panacea_dpo.sh {DRY} --size large ; invalid choice: 'large'

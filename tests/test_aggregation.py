@@ -12,8 +12,6 @@ from safe_rlhf_panacea.aggregation import (
     aggregate_losses,
     aggregate_rewards,
     objective_weights,
-    smooth_tchebycheff,
-    tchebycheff,
 )
 
 
@@ -268,16 +266,13 @@ def test_a_mask_of_another_shape_is_refused():
 class TestIdealPoint:
     def test_keeps_the_best_of_each_objective(self):
         ideal = IdealPoint(2)
+        with pytest.raises(AggregationError, match="not known before the first update"):
+            _ = ideal.value
         ideal.update(torch.tensor([[1.0, -3.0], [0.5, -2.0]]))
         assert ideal.value.tolist() == [1.0, -2.0]
         ideal.update(torch.tensor([[0.0, 7.0]], requires_grad=True))
         assert ideal.value.tolist() == [1.0, 7.0]
         assert not ideal.value.requires_grad
-
-    def test_is_unknown_before_the_first_update(self):
-        with pytest.raises(AggregationError) as caught:
-            _ = IdealPoint(2).value
-        assert str(caught.value) == "the ideal point is not known before the first update"
 
     def test_other_numbers_of_objectives_are_refused(self):
         assert message(IdealPoint(2).update, torch.zeros(4, 1)) == (
@@ -304,7 +299,6 @@ def test_smooth_tchebycheff_by_hand():
     values, ideal = double([[2.0, -4.0]]), double([5.0, 3.0])
     # λ (z - v) = (0.75, 5.25)
     expected = -0.5 * math.log(math.exp(0.75 / 0.5) + math.exp(5.25 / 0.5))
-    assert smooth_tchebycheff(values, double(ONE), ideal, 0.5).item() == pytest.approx(expected)
     found = aggregate_rewards(values, double([ONE]), "stche", ideal, 0.5)
     assert found.item() == pytest.approx(expected)
 
@@ -315,9 +309,8 @@ def test_smooth_tchebycheff_lies_within_mu_log_m_of_the_sharp_one(mu):
     values = torch.randn(50, 3, generator=generator, dtype=torch.float64)
     preference = torch.rand(50, 3, generator=generator, dtype=torch.float64)
     ideal = double([3.0, 3.0, 3.0])
-    below = tchebycheff(values, preference, ideal) - smooth_tchebycheff(
-        values, preference, ideal, mu
-    )
+    sharp = aggregate_rewards(values, preference, "tche", ideal)
+    below = sharp - aggregate_rewards(values, preference, "stche", ideal, mu)
     assert (below >= 0).all()
     assert (below <= mu * math.log(3) + 1e-12).all()
 

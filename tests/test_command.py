@@ -106,6 +106,11 @@ def test_a_programs_own_errors_and_help_pass(here, capsys):
     assert code == 0 and text.startswith("usage: python -m safe_rlhf_panacea.evaluation.compare")
 
 
+def test_a_modules_name_stands_for_its_command(here, capsys):
+    assert outcome(capsys, "data", "--help")[:2] == outcome(capsys, "datasets", "--help")[:2]
+    assert outcome(capsys, "evaluation.compare", "--help")[0] == 0
+
+
 @pytest.mark.parametrize("error", [EOFError, KeyboardInterrupt, BrokenPipeError])
 def test_a_programs_exceptions_are_not_clicks(error, here, monkeypatch, capsys):
     monkeypatch.setattr(command.runpy, "run_module", lambda *_, **__: (_ for _ in ()).throw(error))

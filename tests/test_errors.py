@@ -16,7 +16,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from safe_rlhf_panacea.adapter.io import _write
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.io import (
     append_line,
@@ -86,12 +85,11 @@ def write_lines(path):
     "write",
     [
         lambda path: atomic_write_text(path, "\0" * 5000),
-        lambda path: _write(path, bytes(5000)),
         write_safetensors,
         write_folder,
         write_lines,
     ],
-    ids=["bytes", "adapter", "safetensors", "folder", "lines"],
+    ids=["bytes", "safetensors", "folder", "lines"],
 )
 def test_a_file_that_does_not_fit_is_named(write, told, tmp_path, little_room):
     path = tmp_path / "file"

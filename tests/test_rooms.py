@@ -12,9 +12,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "safe_rlhf_panacea"
 LEVELS = [
     {"printing", "hub"},
     {"errors"},
+    {"io"},
     {"aggregation", "preference", "reward_functions", "patches", "command"},
     {"adapter", "preference_sampler"},
-    {"io", "distributed"},
+    {"distributed"},
     {"records"},
     {"data"},
     {"forward"},

@@ -41,17 +41,29 @@ def tiny_llama(
         return LlamaForCausalLM(config).eval()
 
 
-def adapted_llama() -> tuple[LlamaForCausalLM, PanaceaAdapter]:
-    """A model of 32 tokens in float64, adapted for objectives a and b.
+def adapt(
+    model: torch.nn.Module,
+    config: AdapterConfig,
+    std: float = 0.3,
+    singular: float | None = None,
+    seed: int = 0,
+) -> PanaceaAdapter:
+    """Inject an adapter whose U and V are drawn with ``std``, σ and s with ``singular``, or as U.
 
-    The adapter is large enough that rows at the wrong λ draw other tokens.
+    The defaults are large enough for λ to change what a model says.
     """
-    model = tiny_llama(vocab=32).double()
-    generator = torch.Generator().manual_seed(0)
-    adapter = inject_adapter(model, AdapterConfig(lora_dim=2, objectives=("a", "b")))
+    adapter = inject_adapter(model, config)
+    generator = torch.Generator().manual_seed(seed)
     for parameter in adapter.parameters():
-        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
-    return model, adapter
+        spread = std if singular is None or parameter.dim() > 1 else singular
+        torch.nn.init.normal_(parameter, std=spread, generator=generator)
+    return adapter
+
+
+def adapted_llama() -> tuple[LlamaForCausalLM, PanaceaAdapter]:
+    """A model of 32 tokens in float64, adapted for objectives a and b."""
+    model = tiny_llama(vocab=32).double()
+    return model, adapt(model, AdapterConfig(lora_dim=2, objectives=("a", "b")))
 
 
 def tiny_tokenizer(

@@ -4,13 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError
 
 LARGEST = 2**63 - 1  # torch has no larger integer
+
+
+# What the values of a configuration may be; what may be absent is None then.
+TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("lora_dim", "pref_dim", "pref_rank"), Integral),
+    **dict.fromkeys(("lora_scaling", "init_std", "init_singular"), Real),
+    **dict.fromkeys(("lora_module_name", "chat_template"), str),
+    **dict.fromkeys(("only_optimize_lora", "scaling_per_objective"), bool),
+    "objectives": (list, tuple),
+    "fixed_scaling": (Real, type(None)),
+    "base_model": (str, type(None)),
+    "base_fingerprint": (dict, type(None)),
+}
+
+
+def _is_of(value: Any, kind: type | tuple[type, ...]) -> bool:
+    """Whether a value, and each entry of a collection, which is a text, has its type."""
+    if isinstance(value, bool):  # which Python counts among the numbers
+        return kind is bool
+    if isinstance(value, Integral) and abs(int(value)) > LARGEST:
+        return False
+    entries = value.values() if isinstance(value, dict) else value
+    texts = not isinstance(value, (dict, list, tuple)) or all(isinstance(x, str) for x in entries)
+    return isinstance(value, kind) and texts
 
 
 class AdapterError(UserError):
@@ -47,35 +71,36 @@ class AdapterConfig:
     base_fingerprint: dict[str, str] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        """Check types and ranges."""
-        _check_types(vars(self))
+        """Check types, ranges and what contradicts each other."""
+        for name, kind in TYPES.items():
+            if not _is_of(getattr(self, name), kind):
+                value = getattr(self, name)
+                raise AdapterError(f"adapter options of the wrong type: {name} is {value!r}")
         object.__setattr__(self, "objectives", tuple(self.objectives))
-        if self.lora_dim < 1:
-            raise AdapterError(f"lora_dim is {self.lora_dim}: it must be at least 1")
-        if self.pref_dim < 0:
-            raise AdapterError(f"pref_dim is {self.pref_dim}: it must not be negative")
-        if self.pref_rank < 1:
-            raise AdapterError(f"pref_rank is {self.pref_rank}: it must be at least 1")
-        if not (math.isfinite(self.lora_scaling) and self.lora_scaling > 0):
-            raise AdapterError(f"lora_scaling is {self.lora_scaling}: it must be positive")
+        rules = {
+            "lora_dim": (self.lora_dim >= 1, "be at least 1"),
+            "pref_dim": (self.pref_dim >= 0, "not be negative"),
+            "pref_rank": (self.pref_rank >= 1, "be at least 1"),
+            "lora_scaling": (0 < self.lora_scaling < math.inf, "be positive"),
+            "init_std": (0 <= self.init_std < math.inf, "not be negative"),
+            "init_singular": (math.isfinite(self.init_singular), "be finite"),
+            "fixed_scaling": (math.isfinite(self.fixed_scaling or 0), "be finite"),
+        }
+        for name, (holds, demand) in rules.items():
+            if not holds:
+                raise AdapterError(f"{name} is {getattr(self, name)}: it must {demand}")
         for name in self.objectives:
             # Programs ask for more; saved adapters may have spaces and the like, but no paths.
-            is_text = isinstance(name, str) and name.isprintable()
-            if not (is_text and name) or set(name) & set("/\\") or name in (".", ".."):
+            if not (name and name.isprintable()) or set(name) & set("/\\") or name in (".", ".."):
                 raise AdapterError(f"objectives: {name!r} is no name")
+        named = ", ".join(self.objectives)
         if self.objectives and self.pref_dim not in (0, len(self.objectives)):
             raise AdapterError(
                 f"pref_dim is {self.pref_dim}, but {len(self.objectives)} objectives are named "
-                f"({', '.join(self.objectives)}): they must agree"
+                f"({named}): they must agree"
             )
         if len(set(self.objectives)) < len(self.objectives):
-            raise AdapterError(f"objectives are {', '.join(self.objectives)}: each name only once")
-        if not (math.isfinite(self.init_std) and self.init_std >= 0):
-            raise AdapterError(f"init_std is {self.init_std}: it must not be negative")
-        for name in ("init_singular", "fixed_scaling"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise AdapterError(f"{name} is {value}: it must be finite")
+            raise AdapterError(f"objectives are {named}: each name only once")
         if self.fixed_scaling is not None and self.scaling_per_objective:
             raise AdapterError("fixed_scaling and scaling_per_objective exclude each other")
 
@@ -102,32 +127,7 @@ class AdapterConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AdapterConfig:
         """From plain values; an ``AdapterError`` where a key is unknown or of the wrong type."""
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        unknown = sorted(set(values) - TYPES.keys())
         if unknown:
             raise AdapterError(f"unknown adapter option {unknown[0]!r}")
         return cls(**values)
-
-
-def _check_types(values: Mapping[str, Any]) -> None:
-    """Refuse what would only fail, or be misread, much later: 8.5 columns, "ab" for a list."""
-    expected: dict[str, type | tuple[type, ...]] = {
-        **dict.fromkeys(("lora_dim", "pref_dim", "pref_rank"), Integral),
-        **dict.fromkeys(("lora_scaling", "init_std", "init_singular"), Real),
-        **dict.fromkeys(("lora_module_name", "chat_template"), str),
-        **dict.fromkeys(("only_optimize_lora", "scaling_per_objective"), bool),
-        "objectives": (list, tuple),
-        "fixed_scaling": (Real, type(None)),
-        "base_model": (str, type(None)),
-        "base_fingerprint": (dict, type(None)),
-    }
-    for name, kind in expected.items():
-        value = values[name]
-        # Python counts True among the numbers.
-        if (
-            not isinstance(value, kind)
-            or (isinstance(value, bool) and kind is not bool)
-            or (isinstance(value, Integral) and abs(int(value)) > LARGEST)
-            or (name == "objectives" and not all(isinstance(entry, str) for entry in values[name]))
-            or (isinstance(value, dict) and not all(isinstance(v, str) for v in value.values()))
-        ):
-            raise AdapterError(f"adapter options of the wrong type: {name} is {value!r}")

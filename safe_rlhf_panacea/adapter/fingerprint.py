@@ -12,11 +12,10 @@ from torch import nn
 from safe_rlhf_panacea.adapter.config import AdapterError
 
 ROWS = 64  # of a tensor, from its first on; a tokenizer's new tokens come after them
-HALF = "float16"  # loses other bits than bfloat16 does
 # An attribute of a weight to which an update was added: the checksum of that. Its own last bits
 # depend on the machine that has added it.
 UPDATE = "update_checksum"
-FULL = (torch.float32, torch.float64, torch.bfloat16)
+FULL = (torch.float32, torch.float64, torch.bfloat16)  # float16 loses other bits than bfloat16
 
 
 def fingerprint(model: nn.Module, layers: Sequence[str]) -> dict[str, str]:
@@ -34,11 +33,11 @@ def fingerprint(model: nn.Module, layers: Sequence[str]) -> dict[str, str]:
 
 
 def checksum(tensor: torch.Tensor) -> str | None:
-    """A hash of the first ``ROWS`` rows, rounded to bfloat16.
+    """A hash of the first ``ROWS`` rows, rounded to bfloat16; before it the kind of the hash.
 
     So a checkpoint has one checksum whether it is loaded in float32, in bfloat16 or as it was
-    saved. Of weights in float16 the hash says so: it can be held only against another such one.
-    So does that of a weight to which an update was added as it was loaded: it is the update's.
+    saved. Two of different kinds cannot be compared: weights in float16 have one of their own, and
+    so has a weight to which an update was added as it was loaded, the update's.
     """
     if hasattr(tensor, UPDATE):
         return f"update:{getattr(tensor, UPDATE)}"
@@ -49,14 +48,11 @@ def checksum(tensor: torch.Tensor) -> str | None:
     rows = tensor[:ROWS].to("cpu", torch.bfloat16).contiguous()
     digest = hashlib.sha256(f"{tuple(rows.shape)}".encode())
     digest.update(rows.view(torch.int16).numpy().tobytes())
-    return f"{HALF if half else 'bfloat16'}:{digest.hexdigest()[:16]}"
+    return f"{'float16' if half else 'bfloat16'}:{digest.hexdigest()[:16]}"
 
 
 def differing(saved: Mapping[str, str] | None, now: Mapping[str, str | None] | None) -> str | None:
-    """The first tensor whose checksums differ; one that either side lacks says nothing.
-
-    Nor do two of different kinds, which stand before the colon.
-    """
+    """The first tensor whose checksums, of one kind, differ; one that a side lacks does not."""
     for name, value in (saved or {}).items():
         other = (now or {}).get(name) or ""
         if value != other and value.partition(":")[0] == other.partition(":")[0]:
@@ -79,12 +75,10 @@ def check_unchanged(
 def check_base(
     tensors: Mapping[str, torch.Tensor], saved: Mapping[str, str] | None, source: str
 ) -> None:
-    """Refuse a model that is not the base that an adapter was trained on.
+    """Refuse a model that is not the base that the adapter in the folder ``source`` was trained on.
 
-    Args:
-        tensors: the model's weights by name, at least those of the fingerprint.
-        saved: the adapter's fingerprint; None of older adapters, which fit whatever has the shapes.
-        source: the adapter's folder, for the message.
+    ``tensors`` are the model's weights by name, at least those of the ``saved`` fingerprint; older
+    adapters have none, and fit whatever has their shapes.
     """
     now = {name: checksum(tensors[name]) for name in saved or {} if name in tensors}
     if name := differing(saved, now):

@@ -1,19 +1,21 @@
-"""An adapter on disk: ``adapter_config.json`` and ``adapter_model.safetensors``."""
+"""Adapters on disk (``adapter_config.json``, ``adapter_model.safetensors``), and soups of them."""
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter.config import AdapterConfig, AdapterError
 from safe_rlhf_panacea.adapter.fingerprint import check_base
+from safe_rlhf_panacea.adapter.layer import SvdLoraLinear
 from safe_rlhf_panacea.adapter.model import PanaceaAdapter, check_fit, inject_adapter
+from safe_rlhf_panacea.adapter.state import PreferenceState
+from safe_rlhf_panacea.io import atomic_path, atomic_write_json, read_json
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -27,7 +29,7 @@ def save_adapter(adapter: PanaceaAdapter, folder: str | Path) -> None:
 
     Not of a soup, whose λ no configuration describes and whose ingredients are on disk.
     """
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     if adapter.pref_dim != adapter.config.pref_dim:
         raise AdapterError("a soup cannot be saved as one adapter: keep its ingredients instead")
@@ -35,36 +37,21 @@ def save_adapter(adapter: PanaceaAdapter, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = {"adapter_type": ADAPTER_TYPE, "format": FORMAT, **adapter.config.to_dict()}
     config["base_model"] = _recorded(adapter.config.base_model, folder)
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    _write(folder / WEIGHTS_NAME, save(adapter.state_dict(), metadata={"format": "pt"}))
-    _write(folder / CONFIG_NAME, text.encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:  # a full disk does not say where it is
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(folder / WEIGHTS_NAME) as temporary:
+        save_file(adapter.state_dict(), temporary, metadata={"format": "pt"})
+    atomic_write_json(folder / CONFIG_NAME, config)
 
 
 def read_config(folder: str | Path) -> AdapterConfig:
     """The configuration of a saved adapter.
 
-    An ``AdapterError`` names a file that is missing, not JSON, not ours, or of a newer format.
+    A ``UserError`` names a file that is missing, not JSON, not ours, or of a newer format.
     """
-    path = Path(folder) / CONFIG_NAME
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
-    except (FileNotFoundError, NotADirectoryError):
-        raise AdapterError(f"{path} is missing: {folder} holds no adapter") from None
-    except OSError as error:
-        raise AdapterError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise AdapterError(f"{path} is not valid JSON: {error}") from None
+    folder = Path(folder)
+    path = folder / CONFIG_NAME
+    if not path.exists():
+        raise AdapterError(f"{path} is missing: {folder} holds no adapter")
+    values = read_json(path)
     if not isinstance(values, dict) or values.pop("adapter_type", None) != ADAPTER_TYPE:
         raise AdapterError(f"{path} does not describe a {ADAPTER_TYPE} adapter")
     if (format_ := values.pop("format", FORMAT)) not in list(range(1, FORMAT + 1)):
@@ -76,7 +63,13 @@ def read_config(folder: str | Path) -> AdapterConfig:
         config = AdapterConfig.from_dict(values)
     except AdapterError as error:
         raise AdapterError(f"{path}: {error}") from None
-    return replace(config, base_model=_found(config.base_model, Path(folder)))
+    # The inverse of `_recorded`; older records are relative to the current folder.
+    recorded = config.base_model
+    if recorded is None or not recorded.startswith("."):
+        return config
+    places = [os.path.abspath(one / recorded) for one in (folder, Path(os.path.realpath(folder)))]
+    there = [place for place in (*places, recorded) if os.path.isdir(split_base(place)[0])]
+    return replace(config, base_model=(there or places)[0])
 
 
 def _recorded(base: str | None, folder: Path) -> str | None:
@@ -98,15 +91,6 @@ def _recorded(base: str | None, folder: Path) -> str | None:
     return f"{text}{rest}" if text.startswith(".") else f"./{text}{rest}"
 
 
-def _found(recorded: str | None, folder: Path) -> str | None:
-    """The inverse of ``_recorded``; older records are relative to the current folder."""
-    if recorded is None or not recorded.startswith("."):
-        return recorded
-    places = [os.path.abspath(one / recorded) for one in (folder, Path(os.path.realpath(folder)))]
-    there = [place for place in (*places, recorded) if os.path.isdir(split_base(place)[0])]
-    return (there or places)[0]
-
-
 def split_base(base: str) -> tuple[str, str | None]:
     """A folder, and the λ that stands behind an ``@``, where one does: an adapter as base model."""
     path, at, preference = base.rpartition("@")
@@ -114,14 +98,6 @@ def split_base(base: str) -> tuple[str, str | None]:
     if whole or not os.path.isdir(os.path.expanduser(path)):
         return base, None
     return path, preference
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON whose keys are different; Python would keep the last of equal ones."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
 
 
 def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
@@ -157,4 +133,62 @@ def load_adapter(model: nn.Module, folder: str | Path) -> PanaceaAdapter:
     check_base(dict(model.named_parameters()), config.base_fingerprint, str(folder))
     adapter = inject_adapter(model, config)
     adapter.load_state_dict(tensors, source=source)
+    return adapter
+
+
+class SoupLinear(SvdLoraLinear):
+    """W(λ) = W0 + Σ_i λ_i ΔW_i of Rewarded Soups, written as one SVD-LoRA.
+
+    Weights are interpolated, not factors: the ingredients' factors stand side by side, and λ_i
+    multiplies the singular values of the i-th.
+    """
+
+    def singular_values(self, preference: torch.Tensor) -> torch.Tensor:
+        """factor · λ_i · σ^i, size = (..., m · r) for λ of size (..., m)."""
+        sigma = self.lora_sigma.float()
+        each = sigma.numel() // self.state.pref_dim
+        weights = preference.to(sigma.device).repeat_interleave(each, dim=-1)
+        return self.config.factor * sigma * weights
+
+
+def load_soup(
+    model: nn.Module, folders: Sequence[str | Path], objectives: Sequence[str]
+) -> PanaceaAdapter:
+    """Inject the soup of single-objective adapters, one per objective in the order of λ.
+
+    An ``AdapterError``, and a model as it was, where the ingredients in ``folders`` differ in
+    shape, have a preference part, were trained on another base, are missing or damaged.
+    """
+    if not folders:
+        raise AdapterError("a soup needs at least one ingredient")
+    configs = [read_config(folder) for folder in folders]
+    if len(folders) != len(objectives):
+        raise AdapterError(f"{len(folders)} ingredients for {len(objectives)} objectives")
+    first = configs[0]
+    for folder, config in zip(folders, configs, strict=True):
+        if config.pref_dim != 0:
+            raise AdapterError(f"{folder} is conditioned on λ: a soup is made of plain adapters")
+        if config.lora_dim != first.lora_dim or config.factor != first.factor:
+            raise AdapterError(f"{folder} differs from {folders[0]} in lora_dim or lora_scaling")
+    parts = [read_tensors(folder) for folder in folders]
+    tensors = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        found = [part[name] for part in parts if name in part]
+        if len(found) != len(parts):
+            raise AdapterError(f"tensor {name} is not in every ingredient of the soup")
+        if len({tensor.shape for tensor in found}) > 1:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in found)
+            raise AdapterError(f"tensor {name} differs in shape between ingredients: {shapes}")
+        tensors[name] = torch.cat(found, dim=-1)  # factors, or σ, side by side
+    rank = first.lora_dim * len(folders)
+    wide = replace(first, lora_dim=rank, lora_scaling=first.factor * rank, objectives=())
+    source = ", ".join(map(str, folders))
+    check_fit(model, wide, tensors, source)
+    for folder, config in zip(folders, configs, strict=True):
+        check_base(dict(model.named_parameters()), config.base_fingerprint, str(folder))
+    adapter = inject_adapter(model, wide, PreferenceState(len(folders)), SoupLinear)
+    adapter.load_state_dict(tensors, source=source)
+    for parameter in adapter.parameters():
+        parameter.requires_grad_(False)
+    adapter.objectives = tuple(objectives)
     return adapter

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from safe_rlhf_panacea.adapter.config import AdapterConfig, AdapterError
-from safe_rlhf_panacea.adapter.frozen import frozen_linear
-from safe_rlhf_panacea.adapter.product import LowRankProduct, low_rank_product
+from safe_rlhf_panacea.adapter.product import LowRankProduct, frozen_linear, low_rank_product
 from safe_rlhf_panacea.adapter.recomputing import check_repetition, witnessed
 from safe_rlhf_panacea.adapter.state import PreferenceState
 

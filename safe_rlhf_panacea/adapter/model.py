@@ -32,8 +32,6 @@ class PanaceaAdapter:
         self.model, self.config, self.state, self.layers = model, config, state, layers
         self.objectives = config.objectives  # names, in the order of λ
 
-    # -- λ ----------------------------------------------------------------------------
-
     @property
     def pref_dim(self) -> int:
         """m, or 0 for an adapter that does not depend on λ."""
@@ -75,13 +73,8 @@ class PanaceaAdapter:
         """The base model, bit for bit; an ``AdapterError`` where the adapter is merged."""
         if self.is_merged:
             raise AdapterError("the adapter is merged: unmerge it to get the base model")
-        before, self.state.enabled = self.state.enabled, False
-        try:
+        with self.state.during(enabled=False):
             yield
-        finally:
-            self.state.enabled = before
-
-    # -- merging ----------------------------------------------------------------------
 
     @property
     def is_merged(self) -> bool:
@@ -117,12 +110,6 @@ class PanaceaAdapter:
                 yield
             finally:
                 self.unmerge()
-
-    def delta_weight(self, name: str, preference: torch.Tensor) -> torch.Tensor:
-        """W(λ) - W0 of one layer in float32, size = (out_features, in_features)."""
-        return self.layers[name].get_delta_weight(preference)
-
-    # -- parameters -------------------------------------------------------------------
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """U, V, σ and s of every layer by qualified name."""
@@ -180,6 +167,7 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def _matching(model: nn.Module, pattern: str) -> list[str]:
+    """Names of the linear layers that a pattern adapts; refuses a second adapter on them."""
     modules = dict(model.named_modules())
     for name, module in modules.items():
         if isinstance(module, SvdLoraLinear) and pattern in name:
@@ -197,6 +185,7 @@ def _matching(model: nn.Module, pattern: str) -> list[str]:
 def _check_tensors(
     tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, tuple[int, ...]], source: str
 ) -> None:
+    """Refuse tensors, read from ``source``, of other names or shapes than those of a model."""
     where = f"{source}: " if source else ""
     for name in shapes:
         if name not in tensors:
@@ -255,20 +244,7 @@ class Coverage:
     """How much of a model's weights is adapted; embeddings and output head do not count."""
 
     share: float  # of the numbers in them, from 0 to 1
-    experts: tuple[str, ...]  # parameters with a matrix for each expert, which get no adapter
-
-    @property
-    def note(self) -> str:
-        """What there is to say of it; empty where all weights are adapted."""
-        if self.share >= 0.995:  # what a rounded percentage calls all of it
-            return ""
-        text = f"The adapter reaches {100 * self.share:.0f} % of the weights of the model's layers"
-        if not self.experts:
-            return f"{text}."
-        more = f" and {len(self.experts) - 1} more" if len(self.experts) > 1 else ""
-        return (
-            f"{text}: experts are no linear layers and stay as they are ({self.experts[0]}{more})."
-        )
+    note: str  # what there is to say of it; empty where all weights are adapted
 
 
 def coverage(adapter: PanaceaAdapter) -> Coverage:
@@ -286,5 +262,12 @@ def coverage(adapter: PanaceaAdapter) -> Coverage:
     left_out |= {id(p) for p in adapter.parameters()}
     weights = {n: p for n, p in model.named_parameters() if order(p) > 1 and id(p) not in left_out}
     reached = sum(p.numel() for p in weights.values() if id(p) in adapted)
-    experts = (n for n, p in weights.items() if order(p) > 2 and id(p) not in adapted)
-    return Coverage(reached / sum(p.numel() for p in weights.values()), tuple(experts))
+    share = reached / sum(p.numel() for p in weights.values())
+    if share >= 0.995:  # what a rounded percentage calls all of it
+        return Coverage(share, "")
+    note = f"The adapter reaches {100 * share:.0f} % of the weights of the model's layers"
+    experts = [n for n, p in weights.items() if order(p) > 2 and id(p) not in adapted]
+    if experts:
+        more = f" and {len(experts) - 1} more" if len(experts) > 1 else ""
+        note += f": experts are no linear layers and stay as they are ({experts[0]}{more})"
+    return Coverage(share, f"{note}.")

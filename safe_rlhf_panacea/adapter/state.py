@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -37,8 +37,11 @@ class PreferenceState:
         self.enabled = True  # off gives the base model bit for bit
         # Rows and tokens per row of the model's latest pass; None where nobody noted them.
         self.shape: tuple[int, int] | None = None
-        self.expands = False  # whether ``generate`` repeats rows at the moment
-        self.reuses = False  # whether layers may keep singular values from one pass to the next
+        self.expands = False  # whether ``generate`` repeats rows (beams, several sequences)
+        # Whether layers may keep singular values from one pass to the next. Not while anything is
+        # trained: a fused optimiser or a write through ``.data`` changes parameters without
+        # raising their version, and no layer would notice.
+        self.reuses = False
         self.version = 0  # grows whenever what they keep is void
         self.mark = _mark(self.value)  # tells one λ from another
 
@@ -64,14 +67,20 @@ class PreferenceState:
         self.mark = _mark(preference.detach().float())
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """The λ that holds before the block holds again after it."""
-        value, mark = self.value, self.mark
+    def during(self, **values: Any) -> Iterator[None]:
+        """Inside, attributes have these values; after it those that they had before."""
+        before = {name: getattr(self, name) for name in values}
+        vars(self).update(values)
+        self.version += 1
         try:
             yield
         finally:
-            self.value, self.mark = value, mark
+            vars(self).update(before)
             self.version += 1
+
+    def kept(self) -> AbstractContextManager[None]:
+        """The λ that holds before the block holds again after it."""
+        return self.during(value=self.value, mark=self.mark)
 
     def check_rows(self, rows: int, *, expands: bool | None = None) -> int:
         """How often each vector is repeated for a batch of ``rows`` sequences.
@@ -112,35 +121,12 @@ class PreferenceState:
             self.set(value[rows], self.value.device)
             yield
 
-    @contextmanager
-    def expanded(self) -> Iterator[None]:
-        """While ``generate`` repeats each row (beams, several sequences), repeat its λ too."""
-        before, self.expands = self.expands, True
-        try:
-            yield
-        finally:
-            self.expands = before
-
-    @contextmanager
-    def reusing(self) -> Iterator[None]:
-        """While nothing is trained, as during generation, layers keep their singular values.
-
-        Outside they cannot: a fused optimiser or a write through ``.data`` changes parameters
-        without raising their version, and no layer would notice.
-        """
-        before, self.reuses = self.reuses, True
-        self.version += 1
-        try:
-            yield
-        finally:
-            self.reuses = before
-
 
 # -- λ follows the rows of a model's passes -------------------------------------------
 
 
 def _generate(model: Any, state: PreferenceState, *args: Any, **kwargs: Any) -> Any:
-    with state.expanded(), state.reusing():
+    with state.during(expands=True, reuses=True):
         return type(model).generate(model, *args, **kwargs)
 
 

@@ -13,7 +13,7 @@ import torch
 
 from safe_rlhf_panacea import distributed
 from safe_rlhf_panacea.base.engine import gathered
-from safe_rlhf_panacea.configs.rewarded import AUTO
+from safe_rlhf_panacea.configs.kinds import AUTO
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.adapted import find_adapter
 from safe_rlhf_panacea.rollouts import checks

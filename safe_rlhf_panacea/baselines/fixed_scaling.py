@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from safe_rlhf_panacea.baselines.variants import FURTHER, Baseline, VariantOptions, Variants
-from safe_rlhf_panacea.configs import configuration, option
+from safe_rlhf_panacea.configs import option
 
 PROGRAM = "python -m safe_rlhf_panacea.baselines.fixed_scaling"
 FACTORS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 
 
-@configuration
 class FixedScalingOptions(VariantOptions):
     """The options of this program."""
 

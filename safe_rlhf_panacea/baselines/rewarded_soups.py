@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from safe_rlhf_panacea.baselines.variants import FURTHER, Baseline, VariantOptions, Variants
-from safe_rlhf_panacea.configs import configuration
 
 PROGRAM = "python -m safe_rlhf_panacea.baselines.rewarded_soups"
 
@@ -23,7 +22,6 @@ def vertices(objectives: Sequence[str]) -> Variants:
     return {name: {"fixed_preference": vertex(name)} for name in objectives}
 
 
-@configuration
 class SoupOptions(VariantOptions):
     """The options of this program."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safe_rlhf_panacea.algorithms import dpo, grpo, ppo, sft
-from safe_rlhf_panacea.configs import Options, Program, configuration, option
+from safe_rlhf_panacea.configs import Options, Program, option
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig, check_panacea
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.printing import say
@@ -25,7 +25,6 @@ PROGRAMS = {"dpo": dpo, "grpo": grpo, "ppo": ppo, "sft": sft}
 Variants = Mapping[str, Mapping[str, Any]]
 
 
-@configuration
 class VariantOptions(Options, abc.ABC):
     """A baseline's own options: which algorithm, and what subclasses add."""
 

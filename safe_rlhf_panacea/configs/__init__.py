@@ -2,6 +2,6 @@
 
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.command_line import Program
-from safe_rlhf_panacea.configs.options import Options, configuration, option, options_of
+from safe_rlhf_panacea.configs.options import Options, option
 
-__all__ = ["Options", "Program", "configuration", "kinds", "option", "options_of"]
+__all__ = ["Options", "Program", "kinds", "option"]

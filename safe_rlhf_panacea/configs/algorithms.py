@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from safe_rlhf_panacea.configs import kinds
-from safe_rlhf_panacea.configs.options import Options, configuration, option
+from safe_rlhf_panacea.configs.kinds import AUTO
+from safe_rlhf_panacea.configs.options import Options, option
 from safe_rlhf_panacea.configs.panacea import (
     LabelPreferenceOptions,
     PanaceaConfig,
     RewardPreferenceOptions,
 )
 from safe_rlhf_panacea.configs.rewarded import (
+    VLLM,
     EngineOptions,
     RewardOptions,
     RolloutOptions,
@@ -35,45 +37,38 @@ FORM = "name[:proportion[:path]]"
 OBJECTIVES = "in the order of λ; default: as --train_datasets names them"
 
 
-@configuration
 class ModelOptions(Options):
     """The one model that is trained."""
 
-    model_name_or_path: Any = option(
-        text="folder or hub name", kind=kinds.model, metavar="MODEL", required=True
-    )
+    model_name_or_path: kinds.Model = option(None, "folder or hub name", required=True)
 
 
-@configuration
 class FinetuneConfig(ScheduleOptions, TrainConfig, ModelOptions):
     """Plain supervised fine-tuning."""
 
     epochs: int = 3
 
 
-@configuration
 class RewardConfig(ScheduleOptions, TrainConfig, ModelOptions):
     """A reward model for one objective."""
 
-    objective: str | None = option(
-        text="whose labels to learn, e.g. helpful", kind=kinds.objective_name, required=True
+    objective: kinds.ObjectiveName | None = option(
+        None, "whose labels to learn, e.g. helpful", required=True
     )
-    regularization: float = option(0.0, "weight of mean score²", kind=kinds.non_negative_float)
+    regularization: kinds.NonNegative = option(0.0, "weight of mean score²")
     epochs: int = 2
     weight_decay: float = 0.1
 
 
-@configuration
 class NamedDataConfig(LabelPreferenceOptions, ScheduleOptions, PanaceaConfig, ModelOptions):
     """Panacea on data that names its objectives."""
 
-    train_datasets: Sequence[Any] = option(
-        text=f"data sets as [objective=]{FORM}, or a path or hub name in place of name",
-        kind=kinds.data_set,
-        metavar="SPEC",
+    train_datasets: Sequence[kinds.DataSet] = option(
+        None,
+        f"data sets as [objective=]{FORM}, or a path or hub name in place of name",
         required=True,
     )
-    objectives: Sequence[str] | None = option(text=OBJECTIVES, kind=kinds.text)
+    objectives: Sequence[kinds.Text] | None = option(None, OBJECTIVES)
     lr: float = 2e-4
     weight_decay: float = 0.05
 
@@ -91,11 +86,10 @@ class NamedDataConfig(LabelPreferenceOptions, ScheduleOptions, PanaceaConfig, Mo
         return super().resolved().with_(objectives=self.objective_names())
 
 
-@configuration
 class DPOConfig(NamedDataConfig, group="dpo"):
     """Panacea-DPO; the defaults are those of the paper's Table 2, but precision."""
 
-    scale_coeff: float = option(0.1, "β of DPO", kind=kinds.positive_float)
+    scale_coeff: kinds.Positive = option(0.1, "β of DPO")
     upstream_dpo_slice: bool = option(False, "sum the tokens that Safe-RLHF's loss sums")
 
     def check(self) -> None:
@@ -106,7 +100,6 @@ class DPOConfig(NamedDataConfig, group="dpo"):
                 raise UserError(f"a data set is named for {name!r}, which is none of --objectives")
 
 
-@configuration
 class SFTConfig(NamedDataConfig):
     """Panacea-SFT: texts of every objective, aggregated with λ."""
 
@@ -130,7 +123,6 @@ def _named_for(specs: Sequence[Any] | None) -> list[str]:
     return list(dict.fromkeys(name for name in named if name is not None))
 
 
-@configuration
 class RewardedConfig(
     EngineOptions,
     RewardPreferenceOptions,
@@ -142,9 +134,7 @@ class RewardedConfig(
 ):
     """Panacea with rewards: what PPO and GRPO share."""
 
-    actor_model_name_or_path: Any = option(
-        text="the SFT model", kind=kinds.model, metavar="MODEL", required=True
-    )
+    actor_model_name_or_path: kinds.Model = option(None, "the SFT model", required=True)
 
     @property
     def reward_specs(self) -> list[RewardSpec]:
@@ -168,7 +158,8 @@ class RewardedConfig(
     def check(self) -> None:
         """Refuse what contradicts itself, and data that are named for one of the objectives."""
         super().check()
-        self.check_engine(self.update_iters)
+        if self.rollout_engine == "vllm":
+            self._check_servers()
         for flag in ("train_datasets", "eval_datasets", "ptx_datasets"):
             for name in _named_for(getattr(self, flag)):
                 raise UserError(
@@ -182,6 +173,18 @@ class RewardedConfig(
                 f"no multiple of --per_device_train_batch_size {self.per_device_train_batch_size}"
             )
 
+    def _check_servers(self) -> None:
+        """Refuse options of servers that fit neither together nor to the passes over a rollout."""
+        servers = self.rollout_server
+        if servers is None:
+            raise UserError(f"{VLLM} needs --rollout_server: addresses of servers, or {AUTO}")
+        if AUTO in servers and servers != (AUTO,):
+            raise UserError(f"--rollout_server {AUTO} stands alone: it starts one server")
+        if self.rollout_server_flags is not None and servers != (AUTO,):
+            raise UserError(f"--rollout_server_flags belongs to --rollout_server {AUTO}")
+        if self.rollout_stale and self.update_iters > 1:
+            raise UserError("--rollout_stale needs --update_iters 1: one update lies between")
+
     def check_files(self) -> None:
         """Refuse a bad calibration."""
         _ = self.reward_specs
@@ -191,15 +194,12 @@ class RewardedConfig(
         return tuple(spec.name for spec in self._plain_specs())
 
 
-@configuration
 class PPOConfig(CriticScheduleOptions, RewardedConfig, group="ppo"):
     """Panacea-PPO; the defaults are those of the paper's Table 1, but precision."""
 
-    clip_range_score: float = option(
-        50.0, "per-token rewards are clipped to ± this", kind=kinds.positive_float
-    )
-    clip_range_value: float = option(
-        5.0, "values are clipped to ± this around the old ones", kind=kinds.positive_float
+    clip_range_score: kinds.Positive = option(50.0, "per-token rewards are clipped to ± this")
+    clip_range_value: kinds.Positive = option(
+        5.0, "values are clipped to ± this around the old ones"
     )
     whiten_advantages: bool = option(
         False, "zero mean and unit variance over an update, or what one rollout has of it"
@@ -209,7 +209,6 @@ class PPOConfig(CriticScheduleOptions, RewardedConfig, group="ppo"):
     actor_lr: float = 2e-3
 
 
-@configuration
 class GRPOConfig(RewardedConfig, group="grpo"):
     """Panacea-GRPO, which the paper does not have: the defaults are a choice."""
 
@@ -222,6 +221,7 @@ class GRPOConfig(RewardedConfig, group="grpo"):
         False,
         "with normalize_then_sum: divide by the standard deviation of the sum, which depends on λ "
         "and on how the rewards are correlated",
+        belongs="--advantage normalize_then_sum",
     )
     kl_in: Literal["loss", "reward"] = option(
         "loss",
@@ -248,5 +248,3 @@ class GRPOConfig(RewardedConfig, group="grpo"):
             )
         if self.temperature == 0:
             raise UserError("--temperature 0 draws the same response to a prompt again and again")
-        if self.equal_steps and self.advantage != "normalize_then_sum":
-            raise UserError("--equal_steps belongs to --advantage normalize_then_sum")

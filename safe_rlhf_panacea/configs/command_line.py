@@ -9,10 +9,11 @@ import sys
 import textwrap
 from collections.abc import Collection, Iterable, Sequence
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 from safe_rlhf_panacea.configs import kinds
-from safe_rlhf_panacea.configs.options import Option, Options, options_of, read_yaml
+from safe_rlhf_panacea.configs.options import Option, Options
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import printable_line, suggestion
 
@@ -42,22 +43,18 @@ class Program(Generic[AnyOptions]):
 
     def parser(self, *, config: bool = True) -> ArgumentParser:
         """Its flags, with ``--config`` or without."""
-        found = options_of(self.cls).values()
-        needed = [f"{one.flag} …" for one in found if one.required and not one.positional]
-        places = [
-            (one.metavar or one.name) if one.required else f"[{one.metavar or one.name}]"
-            for one in found
-            if one.positional
-        ]
-        usage = " ".join(["%(prog)s [-h]", *needed, "[further options]", *places])
-        parser = ArgumentParser(self.name, *self._about, usage=usage)
+        usage = ["%(prog)s [-h]"]
+        places = ["[further options]"]
+        for one in self.cls.OPTIONS.values():
+            shown = one.metavar or one.name
+            if one.positional:
+                places.append(shown if one.required else f"[{shown}]")
+            elif one.required:
+                usage.append(f"{one.flag} …")
+        parser = ArgumentParser(self.name, *self._about, usage=" ".join(usage + places))
         if config:
-            parser.add_argument(
-                f"--{CONFIG}",
-                metavar="FILE",
-                type=kinds.filled,
-                help="YAML with lines of the form option: value; flags win over it",
-            )
+            text = "YAML with lines of the form option: value; flags win over it"
+            parser.add_argument(f"--{CONFIG}", metavar="FILE", type=kinds.filled, help=text)
         add_options(parser, self.cls)
         return parser
 
@@ -71,8 +68,8 @@ class Program(Generic[AnyOptions]):
         found = _without_unset(parser.parse_args(words, self._unset()))
         if (file := found.pop(CONFIG, None)) is None:
             return found
-        found = {**read_yaml(self.cls, file), **found}
-        required = (one for one in options_of(self.cls).values() if one.required)
+        found = {**_read_yaml(self.cls, file, self.name), **found}
+        required = (one for one in self.cls.OPTIONS.values() if one.required)
         if missing := [one.flag for one in required if found.get(one.name) is None]:
             parser.error(f"the following arguments are required: {', '.join(missing)}")
         return found
@@ -90,12 +87,38 @@ class Program(Generic[AnyOptions]):
 
     def _unset(self) -> argparse.Namespace:
         """A namespace that keeps the parser from filling in defaults."""
-        return argparse.Namespace(**dict.fromkeys(options_of(self.cls)))
+        return argparse.Namespace(**dict.fromkeys(self.cls.OPTIONS))
 
 
 def _without_unset(space: argparse.Namespace) -> dict[str, Any]:
     """What a command line gives: a flag that is left out is None, a place that is none or []."""
     return {name: value for name, value in vars(space).items() if value not in (None, [])}
+
+
+def _read_yaml(cls: type[Options], path: str, program: str) -> dict[str, Any]:
+    """The options that a YAML file gives a program, ``name: value``, as they stand there."""
+    import yaml
+
+    file = Path(path).expanduser()
+    try:
+        text = file.read_text(encoding="utf-8")
+        found, lines = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
+    except RecursionError:
+        raise UserError(f"--config {file}: lists in lists without end") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: 2024-13-45, not UTF-8
+        raise UserError(f"--config {file}: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict) or not isinstance(lines, yaml.MappingNode):
+        raise UserError(f"--config {file}: must hold lines of the form option: value")
+    names = {name: one.name for one in cls.OPTIONS.values() for name in (one.name, *one.names)}
+    for name in found:
+        if name not in names:
+            hint = suggestion(name, cls.OPTIONS) or ": is this the file of another program?"
+            raise UserError(f"--config {file}: {program} has no option {name!r}{hint}")
+    given = [names[key.value] for key, _ in lines.value]
+    for name in given:
+        if given.count(name) > 1:
+            raise UserError(f"--config {file}: {name} is given twice")
+    return {names[name]: value for name, value in found.items()}
 
 
 def add_options(
@@ -111,8 +134,8 @@ def add_options(
     flag is not given, the parser's namespace has the default.
     """
     sections: dict[str, Any] = {"": parser}
-    wanted = {name for part in only or (cls,) for name in options_of(part)} | set(names)
-    for one in options_of(cls).values():
+    wanted = {name for part in only or (cls,) for name in part.OPTIONS} | set(names)
+    for one in cls.OPTIONS.values():
         if one.name in wanted:
             if one.group not in sections:
                 sections[one.group] = parser.add_argument_group(one.group)

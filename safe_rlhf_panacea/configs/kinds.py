@@ -10,13 +10,14 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from safe_rlhf_panacea.errors import UserError
 
 Kind = Callable[[Any], Any]
 AnyPath = str | Path  # an option has it as text
+AUTO = "auto"  # in place of a server's address
 FROM_PYTHON = "made in Python"  # key of what stands in a record for an object
 LARGEST = 2**31 - 1  # of whole numbers: what every library underneath can hold
 
@@ -73,12 +74,6 @@ def _shown(value: Any) -> str:
 
 
 finite_float = number("a finite number", lambda value: True)
-positive_float = number("a positive number", lambda value: value > 0)
-non_negative_float = number("a number of at least 0", lambda value: value >= 0)
-probability = number("between 0 and 1", lambda value: 0 <= value <= 1)
-share = number("above 0 and at most 1", lambda value: 0 < value <= 1)
-proper_share = number("above 0 and below 1", lambda value: 0 < value < 1)
-any_int = integer("an integer", -LARGEST)
 positive_int = integer("a positive integer", 1)
 seed_int = integer("a seed, an integer from 0 on", 0, 2**32 - 1)  # NumPy takes no larger one
 
@@ -200,11 +195,7 @@ def one_of(choices: tuple[Any, ...]) -> Kind:
 
 
 def server_url(text: str) -> str:
-    """A flag's ``http://HOST:PORT``; a trailing ``/v1`` is dropped.
-
-    Raises:
-        UserError: it is of another form.
-    """
+    """A server's address, ``http://HOST:PORT``; a trailing ``/v1`` is dropped."""
     parts = urlsplit(text)
     try:
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -213,3 +204,29 @@ def server_url(text: str) -> str:
     if not good or parts.query or parts.fragment or parts.username:
         raise UserError(f"{text!r} is no server's address: it must be of the form http://HOST:PORT")
     return text.rstrip("/").removesuffix("/v1")
+
+
+def server(value: Any) -> str:
+    """A server's address, or ``auto``."""
+    return AUTO if value == AUTO else server_url(text(value))
+
+
+# Types of options: what Python has, what reads it, and what stands for it in the help.
+Positive = Annotated[float, number("a positive number", lambda value: value > 0)]
+NonNegative = Annotated[float, number("a number of at least 0", lambda value: value >= 0)]
+Probability = Annotated[float, number("between 0 and 1", lambda value: 0 <= value <= 1)]
+Share = Annotated[float, number("above 0 and at most 1", lambda value: 0 < value <= 1)]
+ProperShare = Annotated[float, number("above 0 and below 1", lambda value: 0 < value < 1)]
+AnyInteger = Annotated[int, integer("an integer", -LARGEST)]
+Port = Annotated[int, integer("a port, a number from 0 to 65535", 0, 65535)]
+Seed = Annotated[int, seed_int]
+Text = Annotated[str, text]
+Folder = Annotated[str, folder]
+ObjectiveName = Annotated[str, objective_name]
+Vector = Annotated[str, preference, "VECTOR"]
+Template = Annotated[str, chat_template, "TEMPLATE"]
+Model = Annotated[Any, model, "MODEL"]
+DataSet = Annotated[Any, data_set, "SPEC"]
+Named = Annotated[tuple[str, Any], named_value, "NAME=VALUE"]
+NamedPath = Annotated[tuple[str, Any], named_value, "NAME=PATH"]
+ServerOrAuto = Annotated[str, server, "URL"]

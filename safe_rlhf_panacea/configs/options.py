@@ -12,22 +12,10 @@ import inspect
 import types
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    ClassVar,
-    Literal,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.printing import suggestion
 
 if TYPE_CHECKING:
     from typing_extensions import Self, dataclass_transform
@@ -38,9 +26,6 @@ else:  # doctor.py has to run where packages are missing
         return lambda decorator: decorator
 
 
-Made = TypeVar("Made")
-# Not functools.cache: mypy does not count a class among what can be hashed.
-_found: dict[type[Options], dict[str, Option]] = {}
 _BY_TYPE: dict[Any, kinds.Kind] = {
     bool: kinds.boolean,
     int: kinds.positive_int,
@@ -49,70 +34,63 @@ _BY_TYPE: dict[Any, kinds.Kind] = {
 }
 
 
-def option(
-    default: Any = None,
-    text: str = "",
-    *,
-    kind: kinds.Kind | None = None,
-    names: tuple[str, ...] = (),
-    metavar: str | None = None,
-    required: bool = False,
-    positional: bool = False,
-    repeat: bool = False,
-) -> Any:
-    """A field of a class of options.
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """What is known of one option of a class.
 
-    Args:
+    Attributes:
         default: its value where none is given.
         text: its help.
-        kind: reads a value, or each item of several; default: by the field's type, a positive
-            integer, a finite number, text that is not empty, ``true`` or ``false``.
         names: further names of the flag.
-        metavar: stands for its value in the help; default: as argparse has it.
+        metavar: stands for its value in the help; default: as its type or argparse has it.
         required: whether a command line must give it; its type need not name the None that it is
             until then.
         positional: whether a command line gives it by its place, without a flag.
         repeat: of several values: each is given by a flag of its own.
-    """
-    about = {"text": text, "kind": kind, "names": names, "metavar": metavar, "required": required}
-    about |= {"positional": positional, "repeat": repeat}
-    return dataclasses.field(default=default, metadata=about)
-
-
-# Without field_specifiers: to type checkers every option then has a default, as it has.
-@dataclass_transform(frozen_default=True, kw_only_default=True)
-def configuration(cls: type[Made]) -> type[Made]:
-    """Make a class of options: a frozen dataclass whose fields are given by name."""
-    return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-
-
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """What is known of one option of a class: what ``option`` was told, and what its field says.
-
-    Attributes:
-        group: the title of the class that declares it.
-        several: whether it takes several values.
-        choices: the values that it may have; empty: whatever its kind reads.
+        belongs: ``--flag value`` of another option, without which this one is refused.
+        name, group: the field's, and the title of the class that declares it first.
+        kind, several, choices: what the type says. A type of ``kinds`` names a function that reads
+            a value; others are positive integers, finite numbers and texts that are not empty.
     """
 
-    name: str
-    default: Any
-    group: str
-    several: bool
-    choices: tuple[Any, ...]
-    text: str
-    kind: kinds.Kind
-    names: tuple[str, ...]
-    metavar: str | None
-    required: bool
-    positional: bool
-    repeat: bool
+    default: Any = None
+    text: str = ""
+    names: tuple[str, ...] = ()
+    metavar: str | None = None
+    required: bool = False
+    positional: bool = False
+    repeat: bool = False
+    belongs: str = ""
+    name: str = ""
+    group: str = ""
+    kind: kinds.Kind = kinds.filled
+    several: bool = False
+    choices: tuple[Any, ...] = ()
 
     @property
     def flag(self) -> str:
         """What messages call it."""
         return self.name if self.positional else f"--{self.name}"
+
+    def of_type(self, hint: Any) -> Option:
+        """This option with what a type says; of a union the first is what the field has."""
+        if get_origin(hint) in (Union, types.UnionType):
+            hint = get_args(hint)[0]
+        if several := get_origin(hint) in (tuple, Sequence):
+            hint = get_args(hint)[0]
+        choices: tuple[Any, ...] = ()
+        metavars = [self.metavar]
+        if get_origin(hint) is Literal:
+            choices = get_args(hint)
+            kind = kinds.one_of(choices)
+        elif get_origin(hint) is Annotated:
+            _, kind, *metavars = get_args(hint)
+        else:
+            kind = _BY_TYPE[hint]
+        metavar = self.metavar or next(iter(metavars), None)
+        return dataclasses.replace(
+            self, kind=kind, metavar=metavar, several=several, choices=choices
+        )
 
     def read(self, value: Any) -> Any:
         """A value, or the values, as the option has them; a ``UserError`` names the option."""
@@ -131,121 +109,80 @@ class Option:
         return found if self.several else found[0]
 
 
-def options_of(cls: type[Options]) -> dict[str, Option]:
-    """The options of a class by name: in the order in which the classes list them."""
-    if cls in _found:
-        return _found[cls]
-    # The class that declares an option first has its title, the last one says what it is.
-    declared: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    for owner in reversed(cls.__mro__):
-        if not (isinstance(owner, type) and issubclass(owner, Options)):
-            continue
-        for name in inspect.get_annotations(owner):
-            field = owner.__dataclass_fields__.get(name)
-            if field is not None and "text" in field.metadata:
-                group, _ = declared.get(name, (owner.GROUP, {}))
-                declared[name] = group, field.metadata
-    hints = get_type_hints(cls)
-    found = {}
-    for field in dataclasses.fields(cls):
-        group, about = declared[field.name]
-        item, several = _item_type(hints[field.name])
-        choices = get_args(item) if get_origin(item) is Literal else ()
-        kind = about["kind"] or (kinds.one_of(choices) if choices else _BY_TYPE[item])
-        found[field.name] = Option(
-            name=field.name,
-            default=field.default,
-            group=group,
-            several=several,
-            choices=choices,
-            **{**about, "kind": kind},
-        )
-    return _found.setdefault(cls, found)
+def option(default: Any = None, text: str = "", **about: Any) -> Any:
+    """A field of a class of options; ``about`` is what ``Option`` has besides."""
+    return Option(default, text, **about)
 
 
-def _item_type(hint: Any) -> tuple[Any, bool]:
-    """The type of one value of a field, and whether the field has several.
-
-    The first of a union is what the field has, the others are what it is made of besides.
-    """
-    if get_origin(hint) in (Union, types.UnionType):
-        hint = get_args(hint)[0]
-    if get_origin(hint) in (tuple, Sequence):
-        return get_args(hint)[0], True
-    return hint, False
-
-
-@configuration
+# Without field_specifiers: to type checkers every option then has a default, as it has.
+@dataclass_transform(frozen_default=True, kw_only_default=True)
 class Options:
-    """Base of all classes of options: values are read and checked when one is made.
+    """Base of all classes of options: frozen dataclasses, whose fields are given by name.
 
-    A ``UserError`` names the option and what is wrong with its value.
+    Values are read and checked when one is made; a ``UserError`` names the option and what is
+    wrong. ``class Mine(Options, group="…")`` gives the options that the class declares a title.
     """
 
-    GROUP: ClassVar[str] = ""
+    OPTIONS: ClassVar[Mapping[str, Option]] = {}  # by name, in the order in which they are listed
 
     def __init_subclass__(cls, group: str = "") -> None:
-        """Give the options that a class declares a title: ``class Mine(Options, group="…")``."""
-        cls.GROUP = group
+        """Make the class a dataclass, and note its options."""
+        found: dict[str, Option] = {}
+        for above in reversed(cls.__mro__[1:]):  # as dataclasses do
+            found |= getattr(above, "OPTIONS", {})
+        for name, hint in inspect.get_annotations(cls, eval_str=True).items():
+            declared, known = getattr(cls, name), found.get(name)
+            if isinstance(declared, Option):
+                title = known.group if known else group
+                found[name] = dataclasses.replace(declared, name=name, group=title).of_type(hint)
+            else:
+                found[name] = dataclasses.replace(found[name], default=declared)
+            setattr(cls, name, found[name].default)
+        cls.OPTIONS = found
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
     def __post_init__(self) -> None:
         """Read every value by its option's kind."""
-        for name, one in options_of(type(self)).items():
+        for name, one in self.OPTIONS.items():
             object.__setattr__(self, name, one.read(getattr(self, name)))
 
     @classmethod
     def of(cls, values: Mapping[str, Any] | Namespace) -> Self:
         """Of what ``values`` has of this class's options; the rest has its defaults."""
         found = vars(values) if isinstance(values, Namespace) else values
-        return cls(**{name: found[name] for name in options_of(cls) if name in found})
+        return cls(**{name: found[name] for name in cls.OPTIONS if name in found})
 
     def check(self) -> None:
         """Refuse options that contradict each other, before anything is loaded."""
+        self.check_belonging(self)
+
+    @classmethod
+    def check_belonging(cls, values: Any) -> None:
+        """Refuse what belongs to an option that has another value; also of a namespace."""
+        for name, one in cls.OPTIONS.items():
+            other, _, wanted = one.belongs.removeprefix("--").partition(" ")
+            if getattr(values, name, None) in (None, False) or not other:
+                continue
+            if getattr(values, other) != wanted:
+                raise UserError(f"{one.flag} belongs to {one.belongs}")
+
+    @classmethod
+    def check_foreign(cls, values: Namespace) -> None:
+        """Hold what another parser read to the ranges of these options, and to ``belongs``."""
+        for name, one in cls.OPTIONS.items():
+            value = getattr(values, name, None)
+            if isinstance(value, int | float) and not one.choices:
+                one.read(value)
+        cls.check_belonging(values)
 
     def check_files(self) -> None:
         """Refuse files that the options name and that are of no use, when a run begins."""
 
     def with_(self, **changes: Any) -> Self:
         """The same options with some changed."""
-        return dataclasses.replace(self, **changes)
+        return type(self)(**{**vars(self), **changes})
 
     def given(self) -> dict[str, Any]:
         """The options whose values are not the defaults."""
-        values = {name: getattr(self, name) for name in options_of(type(self))}
-        defaults = {name: one.default for name, one in options_of(type(self)).items()}
-        return {name: value for name, value in values.items() if value != defaults[name]}
-
-
-def check_numbers(cls: type[Options], values: Namespace) -> None:
-    """Hold the numbers that another parser read to the ranges of a class's options."""
-    for name, one in options_of(cls).items():
-        value = getattr(values, name, None)
-        if isinstance(value, int | float) and not one.choices:
-            one.read(value)
-
-
-def read_yaml(cls: type[Options], path: str) -> dict[str, Any]:
-    """The options that a YAML file gives, ``name: value``, as they stand there."""
-    import yaml
-
-    file = Path(path).expanduser()
-    try:
-        text = file.read_text(encoding="utf-8")
-        found, lines = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
-    except RecursionError:
-        raise UserError(f"--config {file}: lists in lists without end") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: 2024-13-45, not UTF-8
-        reason = " ".join(str(error).split())
-        raise UserError(f"--config {file}: {reason}") from None
-    if not isinstance(found, dict) or not isinstance(lines, yaml.MappingNode):
-        raise UserError(f"--config {file}: must hold lines of the form option: value")
-    names = {name: one.name for one in options_of(cls).values() for name in (one.name, *one.names)}
-    for name in found:
-        if name not in names:
-            hint = suggestion(name, options_of(cls))
-            raise UserError(f"--config {file}: there is no option {name!r}{hint}")
-    given = [names.get(key.value) for key, _ in lines.value]
-    for name in filter(None, given):
-        if given.count(name) > 1:
-            raise UserError(f"--config {file}: {name} is given twice")
-    return {names[name]: value for name, value in found.items()}
+        values = {name: getattr(self, name) for name in self.OPTIONS}
+        return {name: v for name, v in values.items() if v != self.OPTIONS[name].default}

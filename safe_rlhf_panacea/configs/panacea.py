@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from safe_rlhf_panacea.configs import kinds
-from safe_rlhf_panacea.configs.options import Options, configuration, option
+from safe_rlhf_panacea.configs.options import Options, option
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.errors import UserError
 
@@ -19,13 +19,11 @@ if TYPE_CHECKING:
 Sampler = Literal["uniform", "dirichlet", "vertices", "stratified"]
 
 
-@configuration
 class FrontOptions(Options, group="panacea: the front while training (with --need_eval)"):
     """The front that is measured while training."""
 
-    eval_grid_step: float | None = option(
-        text="of λ; default: 0.25, 0.5 from 4 objectives on, vertices and centre from 8 on",
-        kind=kinds.positive_float,
+    eval_grid_step: kinds.Positive | None = option(
+        None, "of λ; default: 0.25, 0.5 from 4 objectives on, vertices and centre from 8 on"
     )
     eval_prompts: int | None = option(
         text="prompts that are responded to at every λ; default: all (PPO), 16 (DPO, SFT)"
@@ -36,7 +34,6 @@ class FrontOptions(Options, group="panacea: the front while training (with --nee
     )
 
 
-@configuration
 class PreferenceOptions(Options, group="panacea: preference vectors"):
     """How λ is drawn, and how it makes one objective of m."""
 
@@ -45,31 +42,27 @@ class PreferenceOptions(Options, group="panacea: preference vectors"):
         "batch", "one λ per update (Algorithm 1) or one per sequence"
     )
     preference_sampler: Sampler = option("uniform")
-    dirichlet_alpha: float | None = option(
-        text="with --preference_sampler dirichlet", kind=kinds.positive_float
+    dirichlet_alpha: kinds.Positive | None = option(
+        text="with --preference_sampler dirichlet", belongs="--preference_sampler dirichlet"
     )
-    vertex_probability: float | None = option(
+    vertex_probability: kinds.Probability | None = option(
         text="needed by --preference_sampler vertices: how often λ is a vertex, 0 to 1",
-        kind=kinds.probability,
+        belongs="--preference_sampler vertices",
     )
-    dirichlet_alpha_end: float | None = option(
-        text="at the end of the run, reached linearly from --dirichlet_alpha",
-        kind=kinds.positive_float,
+    dirichlet_alpha_end: kinds.Positive | None = option(
+        None, "at the end of the run, reached linearly from --dirichlet_alpha"
     )
-    vertex_probability_end: float | None = option(
-        text="at the end of the run, reached linearly from --vertex_probability",
-        kind=kinds.probability,
+    vertex_probability_end: kinds.Probability | None = option(
+        None, "at the end of the run, reached linearly from --vertex_probability"
     )
-    fixed_preference: str | Sequence[float] | Mapping[str, float] | None = option(
-        text="baselines: train for this λ alone, with an adapter that has no preference part, on "
+    fixed_preference: kinds.Vector | Sequence[float] | Mapping[str, float] | None = option(
+        None,
+        "baselines: train for this λ alone, with an adapter that has no preference part, on "
         "the pairs and texts that count for an objective to which it gives a weight",
-        kind=kinds.preference,
-        metavar="VECTOR",
     )
 
 
-@configuration
-class LabelPreferenceOptions(PreferenceOptions, group=PreferenceOptions.GROUP):
+class LabelPreferenceOptions(PreferenceOptions, group="panacea: preference vectors"):
     """``PreferenceOptions`` where not every objective labels every row."""
 
     aggregation: Literal["ls", "tche"] = option(
@@ -81,46 +74,42 @@ class LabelPreferenceOptions(PreferenceOptions, group=PreferenceOptions.GROUP):
         False,
         "with --preference_scope sample: draw λ for the objectives that label a row, and weigh "
         "its loss so that the expected loss stays the same; its gradient has less noise",
+        belongs="--preference_scope sample",
     )
 
 
-@configuration
-class RewardPreferenceOptions(PreferenceOptions, group=PreferenceOptions.GROUP):
+class RewardPreferenceOptions(PreferenceOptions, group="panacea: preference vectors"):
     """``PreferenceOptions`` of rewards."""
 
     aggregation: Literal["ls", "tche", "stche"] = option(
         "ls", "weighted sum, or Tchebycheff; stche is its smooth form"
     )
-    smooth_mu: float | None = option(
+    smooth_mu: kinds.Positive | None = option(
         text="with --aggregation stche: its μ, in the units of the rewards (default: 0.1)",
-        kind=kinds.positive_float,
+        belongs="--aggregation stche",
     )
 
 
-@configuration
 class AdapterOptions(Options, group="panacea: adapter"):
     """The SVD-LoRA adapter."""
 
     lora_dim: int = option(8, "k singular values")
-    lora_scaling: float = option(512.0, "factor × lora_dim", kind=kinds.positive_float)
+    lora_scaling: kinds.Positive = option(512.0, "factor × lora_dim")
     pref_dim: int | None = option(text="m; default: the number of objectives")
     pref_rank: int = option(1, "singular values for each objective; the paper has one")
-    lora_module_name: str = option("layers.", "adapt layers named like this", kind=kinds.text)
+    lora_module_name: kinds.Text = option("layers.", "adapt layers named like this")
     only_optimize_lora: bool = option(
         True, "freeze everything but the adapter; anything but true is refused"
     )
     fixed_scaling: float | None = option(text="ablation: s fixed at this value")
     scaling_per_objective: bool = option(False, "one s per objective (Eq. 9)")
-    scaling_lr_multiplier: float = option(
-        1.0, "learning rate of s, as a multiple of the others'", kind=kinds.positive_float
+    scaling_lr_multiplier: kinds.Positive = option(
+        1.0, "learning rate of s, as a multiple of the others'"
     )
     init_singular: float = option(0.0, "start of σ and s")
-    orthogonality_coeff: float = option(
-        0.0, "weight of AdaLoRA's penalty on U, V", kind=kinds.non_negative_float
-    )
+    orthogonality_coeff: kinds.NonNegative = option(0.0, "weight of AdaLoRA's penalty on U, V")
 
 
-@configuration
 class PanaceaConfig(FrontOptions, PreferenceOptions, AdapterOptions, TrainConfig, abc.ABC):
     """What every training of a Panacea adapter can be told.
 
@@ -148,6 +137,7 @@ def check_panacea(args: Any, objectives: tuple[str, ...]) -> None:
         parse_preference,
         preference_grid,
     )
+    from safe_rlhf_panacea.preference_sampler import PreferenceSampler
 
     check_objective_names(objectives)
     if len(set(objectives)) != len(objectives):
@@ -164,34 +154,7 @@ def check_panacea(args: Any, objectives: tuple[str, ...]) -> None:
             "--only_optimize_lora must be true: the reference is the base model with the adapter "
             "off, and only the adapter is saved, so the base model must not be trained"
         )
-    if getattr(args, "smooth_mu", None) is not None and args.aggregation != "stche":
-        raise UserError("--smooth_mu belongs to --aggregation stche")
-    _check_sampler(args, len(objectives))
-    if args.eval_grid_step is not None:
-        preference_grid(len(objectives), args.eval_grid_step)
-    if args.reference_point is not None and len(args.reference_point) != len(objectives):
-        raise UserError(
-            f"--reference_point needs {len(objectives)} numbers, not {len(args.reference_point)}"
-        )
-    if getattr(args, "preference_for_labels", False) and args.preference_scope != "sample":
-        raise UserError("--preference_for_labels belongs to --preference_scope sample")
-    if args.fixed_scaling is not None and args.scaling_lr_multiplier != 1:
-        raise UserError("--scaling_lr_multiplier says how fast s learns: --fixed_scaling fixes it")
-    if args.fixed_preference is not None:
-        parse_preference(args.fixed_preference, objectives)
-        if args.preference_sampler != "uniform" or args.preference_scope != "batch":
-            raise UserError("--fixed_preference draws nothing: leave the sampler's flags out")
-
-
-def _check_sampler(args: Any, pref_dim: int) -> None:
-    """Refuse contradictions among the options of λ's sampler."""
-    from safe_rlhf_panacea.preference_sampler import PreferenceSampler
-
-    needs = {"dirichlet_alpha": "dirichlet", "vertex_probability": "vertices"}
-    for flag, sampler in needs.items():
-        if getattr(args, flag) is not None and args.preference_sampler != sampler:
-            raise UserError(f"--{flag} belongs to --preference_sampler {sampler}")
-    for flag in needs:
+    for flag in ("dirichlet_alpha", "vertex_probability"):
         if getattr(args, f"{flag}_end") is not None and getattr(args, flag) is None:
             raise UserError(f"--{flag}_end needs --{flag}, where it begins")
     if args.preference_sampler == "vertices" and args.vertex_probability is None:
@@ -200,11 +163,23 @@ def _check_sampler(args: Any, pref_dim: int) -> None:
             "such as 0.3"
         )
     PreferenceSampler(
-        pref_dim,
+        len(objectives),
         args.preference_sampler,
         scope=args.preference_scope,
         vertex_probability=args.vertex_probability,
     )
+    if args.eval_grid_step is not None:
+        preference_grid(len(objectives), args.eval_grid_step)
+    if args.reference_point is not None and len(args.reference_point) != len(objectives):
+        raise UserError(
+            f"--reference_point needs {len(objectives)} numbers, not {len(args.reference_point)}"
+        )
+    if args.fixed_scaling is not None and args.scaling_lr_multiplier != 1:
+        raise UserError("--scaling_lr_multiplier says how fast s learns: --fixed_scaling fixes it")
+    if args.fixed_preference is not None:
+        parse_preference(args.fixed_preference, objectives)
+        if args.preference_sampler != "uniform" or args.preference_scope != "batch":
+            raise UserError("--fixed_preference draws nothing: leave the sampler's flags out")
 
 
 def adapter_config(args: Any, objectives: tuple[str, ...], base_model: str | None) -> AdapterConfig:

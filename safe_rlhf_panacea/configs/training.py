@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.kinds import AnyPath
-from safe_rlhf_panacea.configs.options import Options, configuration, option
+from safe_rlhf_panacea.configs.options import Options, option
 from safe_rlhf_panacea.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,28 +22,21 @@ TEMPLATE = (
 DATASET = "data sets as name[:proportion[:path]], or a path or hub name in place of name"
 
 
-@configuration
 class TemplateOptions(Options):
     """How conversations are written."""
 
-    chat_template: AnyPath = option("auto", TEMPLATE, kind=kinds.chat_template, metavar="TEMPLATE")
+    chat_template: kinds.Template | Path = option("auto", TEMPLATE)
 
 
-@configuration
 class DataOptions(Options, group="data"):
     """The data, each set as text or as an object that ``from_rows`` of ``data`` makes."""
 
-    train_datasets: Sequence[Any] = option(
-        text=DATASET, kind=kinds.data_set, metavar="SPEC", required=True
-    )
-    eval_datasets: Sequence[Any] | None = option(text=DATASET, kind=kinds.data_set, metavar="SPEC")
-    eval_split_ratio: float | None = option(
-        text="share of the training data held out", kind=kinds.proper_share
-    )
+    train_datasets: Sequence[kinds.DataSet] = option(None, DATASET, required=True)
+    eval_datasets: Sequence[kinds.DataSet] | None = option(None, DATASET)
+    eval_split_ratio: kinds.ProperShare | None = option(None, "share of the training data held out")
     trust_remote_code: bool = option(False, "run code that comes with a model")
 
 
-@configuration
 class LengthOptions(Options, group="training"):
     """Length, batches, precision and seed."""
 
@@ -56,50 +50,42 @@ class LengthOptions(Options, group="training"):
         text="tokens, padding included, in one forward pass (default: 1024 on a CPU, else 16384)"
     )
     share_prefixes: bool = option(True, "read what a pair or a group begins with once")
-    seed: int = option(42, kind=kinds.seed_int)
+    seed: kinds.Seed = option(42)
     fp16: bool = option(False, "float16 with loss scaling")
     bf16: bool = option(False, "bfloat16 with float32 master weights")
     tf32: bool = option(False, "TensorFloat-32 matrix products on a GPU")
 
 
-@configuration
 class ScheduleOptions(Options, group="optimiser"):
     """The learning rate of the one model that is trained."""
 
-    lr: float = option(2e-5, "peak", kind=kinds.non_negative_float, names=("learning_rate",))
-    weight_decay: float = option(0.0, kind=kinds.non_negative_float)
+    lr: kinds.NonNegative = option(2e-5, "peak", names=("learning_rate",))
+    weight_decay: kinds.NonNegative = option(0.0)
     lr_scheduler_type: Scheduler = option("cosine")
-    lr_warmup_ratio: float = option(0.03, kind=kinds.probability)
+    lr_warmup_ratio: kinds.Probability = option(0.03)
     gradient_checkpointing: bool = option(False, "recompute activations")
 
 
-@configuration
 class ActorScheduleOptions(Options, group="actor_optimiser"):
     """The learning rate of the policy in reinforcement learning."""
 
-    actor_lr: float = option(
-        1e-3, "peak", kind=kinds.non_negative_float, names=("actor_learning_rate",)
-    )
-    actor_weight_decay: float = option(0.01, kind=kinds.non_negative_float)
+    actor_lr: kinds.NonNegative = option(1e-3, "peak", names=("actor_learning_rate",))
+    actor_weight_decay: kinds.NonNegative = option(0.01)
     actor_lr_scheduler_type: Scheduler = option("cosine")
-    actor_lr_warmup_ratio: float = option(0.03, kind=kinds.probability)
+    actor_lr_warmup_ratio: kinds.Probability = option(0.03)
     actor_gradient_checkpointing: bool = option(False, "recompute activations")
 
 
-@configuration
 class CriticScheduleOptions(Options, group="critic_optimiser"):
     """The learning rate of PPO's critic."""
 
-    critic_lr: float = option(
-        1e-3, "peak", kind=kinds.non_negative_float, names=("critic_learning_rate",)
-    )
-    critic_weight_decay: float = option(0.0, kind=kinds.non_negative_float)
+    critic_lr: kinds.NonNegative = option(1e-3, "peak", names=("critic_learning_rate",))
+    critic_weight_decay: kinds.NonNegative = option(0.0)
     critic_lr_scheduler_type: Scheduler = option("constant")
-    critic_lr_warmup_ratio: float = option(0.03, kind=kinds.probability)
+    critic_lr_warmup_ratio: kinds.Probability = option(0.03)
     critic_gradient_checkpointing: bool = option(False, "recompute activations")
 
 
-@configuration
 class EvaluationOptions(Options, group="evaluation"):
     """When to evaluate during training."""
 
@@ -108,12 +94,11 @@ class EvaluationOptions(Options, group="evaluation"):
     eval_interval: int = option(1_000_000)
 
 
-@configuration
 class OutputOptions(Options, group="output"):
     """Where results and logs go."""
 
-    output_dir: AnyPath = option(
-        text="folder of this run; must hold none yet", kind=kinds.folder, required=True
+    output_dir: kinds.Folder | Path = option(
+        None, "folder of this run; must hold none yet", required=True
     )
     overwrite: bool = option(False, "replace a run that the folder already holds")
     resume: bool = option(
@@ -124,36 +109,33 @@ class OutputOptions(Options, group="output"):
         text="in place of --log_type: one or several of wandb, tensorboard, trackio; or none"
     )
     log_dir: AnyPath | None = option(text="default: output_dir")
-    log_project: str | None = option(text="default: safe-rlhf-panacea", kind=kinds.text)
-    log_run_name: str | None = option(kind=kinds.text)
+    log_project: kinds.Text | None = option(None, "default: safe-rlhf-panacea")
+    log_run_name: kinds.Text | None = option()
     progress: bool = option(True, "show progress bars")
     save_interval: int = option(1_000_000, "steps between checkpoints")
 
 
-@configuration
 class FromNothingOptions(Options):
     """A program that makes everything up to a front, as the quickstart does."""
 
     output_dir: AnyPath | None = option(
         text="default: a folder below runs with the time in its name"
     )
-    seed: int = option(42, kind=kinds.seed_int)
+    seed: kinds.Seed = option(42)
     overwrite: bool = option(False, "replace a run that the folder already holds")
     wandb: bool = option(True, "log Panacea's training to wandb, offline")
     progress: bool = option(True, "show progress bars")
     smoke: bool = option(False, "a few steps of everything, to see that it runs")
 
 
-@configuration
 class DeepSpeedOptions(Options, group="deepspeed"):
     """DeepSpeed's own; its launcher sets ``local_rank``."""
 
-    local_rank: int = option(-1, "set by the launcher", kind=kinds.any_int)
+    local_rank: kinds.AnyInteger = option(-1, "set by the launcher")
     zero_stage: Literal[0, 1, 2, 3] = option(0)
     offload: Literal["none", "parameter", "optimizer", "all"] = option("none")
 
 
-@configuration
 class TrainConfig(
     DeepSpeedOptions, OutputOptions, EvaluationOptions, LengthOptions, DataOptions, TemplateOptions
 ):
@@ -167,6 +149,7 @@ class TrainConfig(
         """Refuse options that contradict each other, and malformed data sets."""
         from safe_rlhf_panacea.data.specs import read_specs
 
+        super().check()
         for name in ("train_datasets", "eval_datasets", "ptx_datasets"):
             if getattr(self, name, None) is not None:
                 read_specs(getattr(self, name))
@@ -182,7 +165,6 @@ class TrainConfig(
             raise UserError(f"--offload {self.offload} needs --zero_stage 3")
 
 
-@configuration
 class TrainedAdapterOptions(Options):
     """A trained adapter and the base model under it."""
 
@@ -192,17 +174,13 @@ class TrainedAdapterOptions(Options):
     )
 
 
-@configuration
 class LoadingOptions(TrainedAdapterOptions):
     """How the base model is loaded and spoken to."""
 
-    chat_template: str | None = option(
-        text=f"{TEMPLATE} (default: the adapter's)", kind=kinds.chat_template, metavar="TEMPLATE"
-    )
+    chat_template: kinds.Template | None = option(None, f"{TEMPLATE} (default: the adapter's)")
     trust_remote_code: bool = option(False, "run code that comes with the base model")
 
 
-@configuration
 class DeviceOptions(LoadingOptions, group="model"):
     """Where the model answers, and in which precision."""
 
@@ -210,15 +188,12 @@ class DeviceOptions(LoadingOptions, group="model"):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option("auto", "default: as saved")
 
 
-@configuration
 class AnswerOptions(Options):
     """How answers are drawn."""
 
     system: str | None = option(text="a system prompt")
     max_new_tokens: int = option(256, "tokens of an answer")
-    temperature: float = option(
-        0.0,
-        "of sampling; default: 0, which always takes the likeliest token",
-        kind=kinds.non_negative_float,
+    temperature: kinds.NonNegative = option(
+        0.0, "of sampling; default: 0, which always takes the likeliest token"
     )
-    seed: int | None = option(text="of sampling", kind=kinds.seed_int)
+    seed: kinds.Seed | None = option(None, "of sampling")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 
-from safe_rlhf_panacea.configs import Options, Program, configuration, option
+from safe_rlhf_panacea.configs import Options, Program, option
 from safe_rlhf_panacea.data.published import PublishedDataset
 from safe_rlhf_panacea.data.raw import RawDataset, TableDataset, for_objective, labels_of
 from safe_rlhf_panacea.data.specs import FORM, read_specs
@@ -72,7 +72,6 @@ def describe(spec: str) -> str:
     )
 
 
-@configuration
 class ListingOptions(Options):
     """List the data sets that the training programs know by name, or read one and count.
 

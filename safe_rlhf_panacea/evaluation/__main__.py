@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from safe_rlhf_panacea.configs import Program, configuration, kinds, option
+from safe_rlhf_panacea.configs import Program, kinds, option
 from safe_rlhf_panacea.configs.rewarded import ResponseOptions
 from safe_rlhf_panacea.configs.training import TEMPLATE
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset
@@ -33,7 +33,6 @@ from safe_rlhf_panacea.show.tables import front_table, indicator_table
 PROGRAM = "python -m safe_rlhf_panacea.evaluation"
 
 
-@configuration
 class EvaluationOptions(ResponseOptions):
     """Evaluate a method at every λ of a grid.
 
@@ -51,36 +50,31 @@ class EvaluationOptions(ResponseOptions):
     method: Literal["discrete_policies", "panacea", "rewarded_soups"] | None = option(
         text="default: panacea, or a soup of several adapters"
     )
-    label: str | None = option(
-        text="in tables and pictures; default: the method's name", kind=kinds.text
-    )
+    label: kinds.Text | None = option(None, "in tables and pictures; default: the method's name")
     base_model: str | None = option(text="default: the one that the adapter names")
-    chat_template: str | None = option(
-        text=f"{TEMPLATE} (default: the adapter's)", kind=kinds.chat_template, metavar="TEMPLATE"
-    )
+    chat_template: kinds.Template | None = option(None, f"{TEMPLATE} (default: the adapter's)")
     output_dir: str = option(required=True)
     overwrite: bool = option(False, "replace a result that the folder already holds")
     reward_calibration: str | None = option(
         text="of evaluation.calibrate, as PPO had it", metavar="FILE"
     )
-    cluster_column: str | None = option(
-        text="with rewards: the data's column that names each prompt's family, such as its topic; "
+    cluster_column: kinds.Text | None = option(
+        None,
+        "with rewards: the data's column that names each prompt's family, such as its topic; "
         "intervals of comparisons then draw whole families",
-        kind=kinds.text,
         metavar="COLUMN",
     )
     with_base: bool = option(True, "with rewards: evaluate the initial model as well")
-    grid_step: float | None = option(
-        text="of λ; default: 0.1, a coarser one from 5 objectives on (at most 300 λ)",
-        kind=kinds.positive_float,
+    grid_step: kinds.Positive | None = option(
+        None, "of λ; default: 0.1, a coarser one from 5 objectives on (at most 300 λ)"
     )
     reference_point: tuple[float, ...] | None = option(
         text="of the hypervolume; default: two standard deviations below the mean rewards of the "
         "model with its adapter off, 0 for accuracies and --with_base false"
     )
     engine: Literal["own", "vllm"] = option("own", "who responds")
-    server: tuple[str, ...] | None = option(
-        text="of vLLM, with --engine vllm", kind=kinds.text, metavar="URL"
+    server: tuple[kinds.Text, ...] | None = option(
+        None, "of vLLM, with --engine vllm", metavar="URL"
     )
 
     def check(self) -> None:

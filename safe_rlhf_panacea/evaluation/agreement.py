@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from safe_rlhf_panacea.configs import Program, configuration, kinds, option
+from safe_rlhf_panacea.configs import Program, kinds, option
 from safe_rlhf_panacea.configs.rewarded import RewardFileOptions
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset, RawSample
 from safe_rlhf_panacea.data.tokenized import Row
@@ -28,7 +28,6 @@ PROGRAM = "python -m safe_rlhf_panacea.evaluation.agreement"
 BINS = 10  # of how sure a reward is, from a half to one
 
 
-@configuration
 class AgreementOptions(RewardFileOptions):
     """Hold rewards to labelled pairs.
 
@@ -39,8 +38,8 @@ class AgreementOptions(RewardFileOptions):
     model_name_or_path: str = option(
         text="whose tokenizer and chat template write the pairs: the policy's", required=True
     )
-    objectives: tuple[str, ...] | None = option(
-        text="labels of the pairs; default: those that the rewards are named after", kind=kinds.text
+    objectives: tuple[kinds.Text, ...] | None = option(
+        None, "labels of the pairs; default: those that the rewards are named after"
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from safe_rlhf_panacea.configs import Program, configuration
+from safe_rlhf_panacea.configs import Program
 from safe_rlhf_panacea.configs.rewarded import ResponseOptions, RewardFileOptions
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.errors import one_line_errors
@@ -20,7 +20,6 @@ from safe_rlhf_panacea.show.tables import align
 PROGRAM = "python -m safe_rlhf_panacea.evaluation.calibrate"
 
 
-@configuration
 class CalibrateOptions(RewardFileOptions, ResponseOptions):
     """Measure each reward on responses of the initial model.
 

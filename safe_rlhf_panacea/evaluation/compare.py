@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from textwrap import fill
 
-from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
+from safe_rlhf_panacea.configs import Options, Program, kinds, option
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.compare import compare
 from safe_rlhf_panacea.fronts.runs import FORMS, parse_run, read_run
@@ -24,7 +24,6 @@ NUMBERS, PICTURE, PAGE = "compare.json", "compare.png", "compare.html"
 LABEL_WIDTH = 24  # characters in a line of the legend; panels have room for twice as many
 
 
-@configuration
 class CompareOptions(Options):
     """Compare the fronts of several runs.
 
@@ -37,10 +36,10 @@ class CompareOptions(Options):
     methods or :EXPERIMENT/METHOD for one. LABEL=RUN names it.
     """
 
-    runs: tuple[str, ...] = option(
-        text=FORMS, kind=kinds.text, metavar="RUN", required=True, positional=True
+    runs: tuple[kinds.Text, ...] = option(
+        None, FORMS, metavar="RUN", required=True, positional=True
     )
-    baseline: str | None = option(text="default: the first run", kind=kinds.text, metavar="LABEL")
+    baseline: kinds.Text | None = option(None, "default: the first run", metavar="LABEL")
     reference_point: tuple[float, ...] | None = option(
         text="of all hypervolumes; default: the runs' own, or the lowest of them"
     )

@@ -25,7 +25,6 @@ from safe_rlhf_panacea.forward import SamplingConfig
 from safe_rlhf_panacea.fronts.measure import measure
 from safe_rlhf_panacea.fronts.measurement import Measurement, join, origin
 from safe_rlhf_panacea.fronts.over_grid import Policy, Prompt
-from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.models import load_pretrained_models
 from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.preference import parse_preference
@@ -33,7 +32,7 @@ from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.spec import RewardSpec, apply_calibration, reward_specs
-from safe_rlhf_panacea.runs.run_folder import RUN_FILE
+from safe_rlhf_panacea.runs.run_folder import RUN_FILE, read_record
 
 STEP_FOLDER = re.compile(r"step-(\d+)")
 
@@ -154,7 +153,7 @@ def read_member(folder: str | Path) -> Member:
     match = STEP_FOLDER.fullmatch(folder.name)
     # The adapter of a checkpoint lies in checkpoints/adapter/step-N of its run.
     home = folder.parents[2] if match and len(folder.parents) > 2 else folder
-    record = read_json(home / RUN_FILE) if (home / RUN_FILE).is_file() else {}
+    record = read_record(home / RUN_FILE) if (home / RUN_FILE).is_file() else {}
     return Member(folder, read_config(folder), record, int(match[1]) if match else None)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.experiments.runner import ENDS_WITH, Reproduction, value_of
+from safe_rlhf_panacea.experiments.runner import ENDS_WITH, Reproduction, read_known, value_of
 from safe_rlhf_panacea.experiments.table import RUNS, Size, Stage, size_of, stages_by_name
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.runs.run_folder import RUN_FILE, is_finished, set_aside
@@ -33,6 +33,11 @@ DEFAULTS = {REAL_FRONTS: ("small", "runs/real")}
 # Scripts that run a program of this package from start to end, and the size whose threads it has.
 WHOLE = {"quickstart.sh": "miniature", "small.sh": "small"}
 LIBRARIES = ("torch", "transformers", "deepspeed", "moocore", "yaml")
+SIZES = (
+    "full: the paper's models, data and hyperparameters; small: the same path on SmolLM2-135M and "
+    "hh-rlhf, minutes to hours on a CPU; miniature: on the quickstart's models and data, minutes; "
+    "default: %(default)s"
+)
 ENVIRONMENT = """\
 environment:
   PYTHON                the Python to use; default .venv/bin/python of this checkout, else python3
@@ -50,8 +55,11 @@ any other flag goes to the Python program and wins over the launcher's
 """
 
 
-def build_parser(script: str) -> argparse.ArgumentParser:
-    """A parser of the flags that every launcher has."""
+def read_flags(script: str, words: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]:
+    """Read a launcher's own flags, and make the reproduction that all flags describe.
+
+    A flag without its value, or with a bad one, is a ``UserError``.
+    """
     parser = argparse.ArgumentParser(
         usage=argparse.SUPPRESS,
         epilog=ENVIRONMENT,
@@ -59,11 +67,8 @@ def build_parser(script: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
         exit_on_error=False,
     )
-    text = "full: the paper's models, data and hyperparameters; small: the same path on "
-    text += "SmolLM2-135M and hh-rlhf, minutes to hours on a CPU; miniature: on the quickstart's "
-    text += "models and data, minutes; default: %(default)s"
     default, runs = DEFAULTS.get(script, ("full", ", ".join(RUNS.values())))
-    parser.add_argument("--size", choices=[*RUNS], default=default, help=text)
+    parser.add_argument("--size", choices=[*RUNS], default=default, help=SIZES)
     text = f"where all runs of one reproduction lie; default {runs}"
     parser.add_argument("--runs", metavar="DIR", help=text)
     parser.add_argument("--dry_run", action="store_true", help="start nothing; say what would be")
@@ -76,19 +81,7 @@ def build_parser(script: str) -> argparse.ArgumentParser:
     else:
         text = "resume what an interruption left in the run's folder, or rename it and begin anew"
         parser.add_argument("--go_on", action="store_true", help=text)
-    return parser
-
-
-def read_flags(script: str, words: Sequence[str]) -> tuple[argparse.Namespace, Reproduction]:
-    """Read a launcher's own flags, and make the reproduction that all flags describe.
-
-    Raises:
-        UserError: a flag without its value, or with a bad one.
-    """
-    try:
-        args, passed = build_parser(script).parse_known_args(words)
-    except argparse.ArgumentError as error:
-        raise UserError(str(error).removeprefix("argument ")) from None
+    args, passed = read_known(parser, words)
     if args.hostfile is not None and not Path(args.hostfile).is_file():
         raise UserError(f"--hostfile {args.hostfile}: no such file")
     if args.num_gpus is not None and not re.fullmatch("[1-9][0-9]{0,3}", args.num_gpus):
@@ -97,22 +90,8 @@ def read_flags(script: str, words: Sequence[str]) -> tuple[argparse.Namespace, R
     machines = [word for flag, v in given.items() if v is not None for word in (flag, v)]
     if script == REAL_FRONTS and (others := value_of("--seed", passed)[1]):
         raise UserError(f"{others[0]}: {script} takes --seed only, so that steps stay equal")
-    runs = Path(args.runs or DEFAULTS.get(script, ("", RUNS[args.size]))[1])
-    return args, Reproduction(runs, args.size, tuple(passed), tuple(machines))
-
-
-def has_libraries() -> bool:
-    """Look for the libraries without importing them, which would take seconds."""
-    return all(map(find_spec, LIBRARIES))
-
-
-def need_libraries() -> None:
-    """Raise a ``UserError`` that says what to do where a library is missing."""
-    if not has_libraries():
-        raise UserError(
-            f"{sys.executable} lacks this package's libraries; run 'make quickstart' once, "
-            "or set PYTHON"
-        )
+    folder = Path(args.runs or DEFAULTS.get(script, ("", RUNS[args.size]))[1])
+    return args, Reproduction(folder, args.size, tuple(passed), tuple(machines))
 
 
 def set_environment(size: Size) -> None:
@@ -158,8 +137,7 @@ def resolve(module: str, argv: Sequence[str]) -> tuple[dict[str, Any], dict[str,
 def make_room(folder: Path, module: str, flags: Sequence[str]) -> list[str]:
     """Resume what an earlier run left in a folder, or rename it.
 
-    Returns:
-        ``--resume`` where the program can go on from a checkpoint of the same flags, else nothing.
+    Returns ``--resume`` where the program can go on from a checkpoint of the same flags.
     """
     if not (folder / RUN_FILE).exists():
         return []
@@ -215,23 +193,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     script, *words = sys.argv[1:] if argv is None else argv
     own = words.index("--") if "--" in words else 0
     table, words = words[:own], words[own + 1 :] if "--" in words else words
-    if script in WHOLE:
-        if {"-h", "--help"} & set(words) and not has_libraries():
-            return  # the script itself has said what it does
-        need_libraries()
+    # Looked for without importing them, which would take seconds.
+    has_libraries = all(map(find_spec, LIBRARIES))
+    if script in WHOLE and not has_libraries and {"-h", "--help"} & set(words):
+        return  # the script itself has said what it does
+    args, runs = (None, None) if script in WHOLE else read_flags(script, words)
+    if not has_libraries:
+        raise UserError(
+            f"{sys.executable} lacks this package's libraries; run 'make quickstart' once, "
+            "or set PYTHON"
+        )
+    if args is None or runs is None:
         set_environment(size_of(WHOLE[script]))
         become([sys.executable, "-m", f"safe_rlhf_panacea.{WHOLE[script]}", *words])
-    args, runs = read_flags(script, words)
-    need_libraries()
-    if script in ENDS_WITH:
+    elif script in ENDS_WITH:
         if not args.dry_run:
             set_environment(runs.size)
         runs.run(script, args.only, args.dry_run)
-        return
-    stage = next((stage for stage in stages_by_name().values() if stage.launcher == script), None)
-    if stage is None:
+    elif stage := next((s for s in stages_by_name().values() if s.launcher == script), None):
+        launch(stage, table, runs, args)
+    else:
         raise UserError(f"{script}: no stage of the table has this launcher")
-    launch(stage, table, runs, args)
 
 
 if __name__ == "__main__":

@@ -35,16 +35,22 @@ ENDS_WITH = {"reproduce_paper.sh": "report.html", "real_fronts.sh": "comparison"
 def value_of(flag: str, words: Sequence[str], default: str = "") -> tuple[str, list[str]]:
     """The value that counts of a flag in a command line, and the words that are not of this flag.
 
-    Raises:
-        UserError: the flag has no value.
+    A flag without its value is a ``UserError``.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument(flag, default=default)
+    found, others = read_known(parser, words)
+    return getattr(found, flag.removeprefix("--")), others
+
+
+def read_known(
+    parser: argparse.ArgumentParser, words: Sequence[str]
+) -> tuple[argparse.Namespace, list[str]]:
+    """``parse_known_args``, whose refusals are a ``UserError``."""
     try:
-        found, others = parser.parse_known_args(words)
+        return parser.parse_known_args(words)
     except argparse.ArgumentError as error:
         raise UserError(str(error).removeprefix("argument ")) from None
-    return getattr(found, flag.removeprefix("--")), others
 
 
 def _in_order(path: Path) -> list[tuple[int, str]]:
@@ -55,19 +61,12 @@ def _in_order(path: Path) -> list[tuple[int, str]]:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A folder of runs that belong together, and what the user says of all of them.
-
-    Attributes:
-        runs: the folder.
-        size_name: ``full`` and the like.
-        passed: the user's flags, for the programs that train; the last one wins.
-        machines: ``--hostfile`` and ``--num_gpus`` as they were given.
-    """
+    """A folder of runs that belong together, and what the user says of all of them."""
 
     runs: Path
-    size_name: str
-    passed: tuple[str, ...] = ()
-    machines: tuple[str, ...] = ()
+    size_name: str  # "full" and the like
+    passed: tuple[str, ...] = ()  # the user's flags, for the programs that train; the last one wins
+    machines: tuple[str, ...] = ()  # --hostfile and --num_gpus as they were given
 
     @cached_property
     def size(self) -> Size:
@@ -81,11 +80,9 @@ class Reproduction:
             name: value.replace("{runs}", str(self.runs)) if isinstance(value, str) else value
             for name, value in self.size.values.items()
         }
-        seed, aggregation = (
-            value_of(flag, self.passed, default)[0]
-            for flag, default in (("--seed", "42"), ("--aggregation", "ls"))
-        )
-        return {**own, "runs": self.runs, "seed": seed, "aggregation": aggregation}
+        defaults = {"seed": "42", "aggregation": "ls"}
+        given = {name: value_of(f"--{name}", self.passed, v)[0] for name, v in defaults.items()}
+        return {**own, "runs": self.runs, **given}
 
     def filled(self, text: str) -> list[str]:
         """The words of a text of the tables."""
@@ -170,13 +167,11 @@ class Reproduction:
     def run(self, script: str, only: str | None = None, dry_run: bool = False) -> None:
         """Run what is left of a script's stages, or ``only`` one, done or not.
 
-        Raises:
-            UserError: no such stage, one that failed, or one that the size does not have.
+        A ``UserError`` tells of a stage that there is not, that failed, that the size does not
+        have, or whose data file is missing.
         """
         rows = stages_of(script, on_demand=only is not None)
-        self._check(script, rows)
-        if not dry_run:
-            self._check_files([row for row in rows if only in (None, row.name)])
+        self._check(script, rows, () if dry_run else [r for r in rows if only in (None, r.name)])
         count, left = 0, []
         for count, stage in enumerate(self.stages(rows), start=1):
             if only not in (None, stage.name):
@@ -185,13 +180,13 @@ class Reproduction:
                 # A dry run reads further flags as the training would.
                 run([*self.command(stage), "--dry_run"], stdout=subprocess.DEVNULL)
             marker = self.runs / "done" / stage.name
-            if only is None and (marker.exists() or self.is_there(stage)):
-                if not dry_run:
-                    print(f"[{count}] {stage.name}: done already", flush=True)
+            is_done = only is None and (marker.exists() or self.is_there(stage))
+            if not is_done:
+                left.append(stage.name)
+            if dry_run:
                 continue
-            left.append(stage.name)
-            if not dry_run:
-                print(f"[{count}] {stage.name}", flush=True)
+            print(f"[{count}] {stage.name}{': done already' if is_done else ''}", flush=True)
+            if not is_done:
                 start = time.monotonic()
                 self.go_on(stage)
                 atomic_write_text(marker, f"{round(time.monotonic() - start)} seconds\n")
@@ -202,18 +197,15 @@ class Reproduction:
         elif only is None:
             print(f"All {count} stages are done: {self.runs / ENDS_WITH[script]}")
 
-    def _check(self, script: str, rows: Sequence[Stage]) -> None:
-        """Refuse a size that does not have the stages."""
+    def _check(self, script: str, rows: Sequence[Stage], started: Sequence[Stage]) -> None:
+        """Refuse stages that the size lacks, and missing data before hours are spent on others."""
         for stage in rows:
             own = self.size.evaluations if stage.evaluation else self.size.flags
             if (stage.evaluation or stage.settings or "") not in ("", *own):
                 having = [name for name in RUNS if stage.settings in size_of(name).flags]
                 other = " or ".join(f"--size {name}" for name in having)
                 raise UserError(f"{script} has no --size {self.size_name}: take {other}")
-
-    def _check_files(self, rows: Sequence[Stage]) -> None:
-        """Refuse missing data files before hours are spent on other stages."""
-        for stage in rows:
+        for stage in started:
             for name, path in self.size.files.items():
                 if f"{{{name}}}" in self._size_flags(stage) and not path.is_file():
                     raise UserError(f"{path} is missing: the stage {stage.name} needs it")

@@ -10,7 +10,7 @@ import functools
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +22,7 @@ OBJECTIVES = ("helpful", "harmless")
 MODEL_VARIABLE, DATA_VARIABLE = "PANACEA_SMALL_MODEL", "PANACEA_SMALL_DATA"
 HUB_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LAUNCHED = {"miniature": "launched", "small": "rules"}  # presets of the launchers
+Made = TypeVar("Made", bound="Run")
 
 
 @functools.cache
@@ -30,6 +31,23 @@ def read_yaml(file: str) -> Any:
     import yaml  # here: a launcher says in one line that the libraries are missing
 
     return yaml.safe_load(Path(__file__).with_name(file).read_text(encoding="utf-8"))
+
+
+def replaced(text: str, values: Mapping[str, Any]) -> str:
+    """A text with the words in curly brackets that ``values`` has filled in."""
+    return re.sub(r"\{(\w+)\}", lambda match: str(values.get(match[1], match[0])), text)
+
+
+def fill(words: Iterable[str], values: Mapping[str, Any]) -> list[str]:
+    """The words of a row, with what stands in curly brackets filled in.
+
+    A word that is the name of a list becomes as many words as the list has entries.
+    """
+    filled: list[str] = []
+    for word in words:
+        value = values.get(word[1:-1]) if word.startswith("{") and word.endswith("}") else None
+        filled += map(str, value) if isinstance(value, list) else [replaced(word, values)]
+    return filled
 
 
 # -- stages ---------------------------------------------------------------------------------
@@ -58,25 +76,18 @@ class Stage:
 
     def filled(self, values: Mapping[str, str]) -> Stage:
         """The stage with some words in curly brackets filled in; others stay as they are."""
-        name, flags, output = (
-            _replaced(text, values) for text in (self.name, self.flags, self.output)
-        )
-        return replace(self, name=name, flags=flags, output=output)
+        texts = {name: getattr(self, name) for name in ("name", "flags", "output")}
+        return replace(self, **{name: replaced(text, values) for name, text in texts.items()})
 
 
-def _replaced(text: str, values: Mapping[str, str]) -> str:
-    return re.sub(r"\{(\w+)\}", lambda match: str(values.get(match[1], match[0])), text)
-
-
-def _stages(rows: Sequence[Mapping[str, Any]], known: Mapping[str, Stage]) -> Iterator[Stage]:
-    """The stages of rows; ``known`` has those that a row may take over, by name."""
+def _stages(rows: Iterable[Mapping[str, Any]]) -> Iterator[Stage]:
     for row in rows:
         if "for" in row:
             for values in row["for"]:
-                yield from (stage.filled(values) for stage in _stages(row["stages"], known))
+                yield from (stage.filled(values) for stage in _stages(row["stages"]))
         elif "paper" in row:
             own = {key: value for key, value in row.items() if key != "paper"}
-            yield replace(known[row["paper"]], **own)
+            yield replace(stages_by_name()[row["paper"]], **own)
         else:
             yield Stage(**{**row, "needs": tuple(row.get("needs", ()))})
 
@@ -84,8 +95,7 @@ def _stages(rows: Sequence[Mapping[str, Any]], known: Mapping[str, Stage]) -> It
 @functools.cache
 def sections(file: str) -> dict[str, tuple[Stage, ...]]:
     """The stages of ``paper.yaml`` or ``real.yaml`` by the section they stand in."""
-    known = {} if file == "paper.yaml" else stages_by_name()
-    return {name: tuple(_stages(rows, known)) for name, rows in read_yaml(file).items()}
+    return {name: tuple(_stages(rows)) for name, rows in read_yaml(file).items()}
 
 
 def stages_by_name() -> dict[str, Stage]:
@@ -94,11 +104,9 @@ def stages_by_name() -> dict[str, Stage]:
 
 
 def stages_of(script: str, *, on_demand: bool = False) -> tuple[Stage, ...]:
-    """The stages that a script runs, in order.
+    """The stages that ``reproduce_paper.sh`` or ``real_fronts.sh`` runs, in order.
 
-    Args:
-        script: ``reproduce_paper.sh`` or ``real_fronts.sh``.
-        on_demand: also those that only ``--only`` runs.
+    With ``on_demand`` also those that only ``--only`` runs.
     """
     file = "paper.yaml" if script == "reproduce_paper.sh" else "real.yaml"
     left_out = {"preparations"} if on_demand else {"preparations", "beyond"}
@@ -139,19 +147,18 @@ def size_of(name: str) -> Size:
     table = read_yaml(f"{name}.yaml")
     values = vars(settings(name, LAUNCHED[name])) if name in LAUNCHED else {}
     points = table.get("reference_points", {})
-    data, files = _data(table.get("data", {}))
-    values = {
-        **values,
-        **table.get("values", {}),
-        **{f"reference_{kind}": point for kind, point in points.items()},
-        "model": os.environ.get(MODEL_VARIABLE) or HUB_MODEL,
-        "bf16": str(has_fast_bfloat16()).lower(),
-        **data,
-    }
+    data: dict[str, list[str]] = {}
+    files: dict[str, Path] = {}
+    folder = os.environ.get(DATA_VARIABLE)
+    for key, places in table.get("data", {}).items():
+        data[key] = places["hub"].split()
+        if folder:  # instead of the hub's
+            data[key] = [places["local"].replace("{folder}", str(Path(folder).expanduser()))]
+            files[key] = Path(data[key][0].split(":", 2)[2])
 
     def expanded(texts: Mapping[str, str]) -> dict[str, str]:
         """Texts with the shared ones in place of their names, which may name others."""
-        found = {key: _replaced(text, table["shared"]) for key, text in texts.items()}
+        found = {key: replaced(text, table["shared"]) for key, text in texts.items()}
         return found if found == texts else expanded(found)
 
     return Size(
@@ -160,33 +167,17 @@ def size_of(name: str) -> Size:
         published=tuple(table.get("published", ())),
         prepares=tuple(table.get("prepares", ())),
         offline=table.get("offline", False),
-        values=values,
+        values={
+            **values,
+            **table.get("values", {}),
+            **{f"reference_{kind}": point for kind, point in points.items()},
+            "model": os.environ.get(MODEL_VARIABLE) or HUB_MODEL,
+            "bf16": str(has_fast_bfloat16()).lower(),
+            **data,
+        },
         shared=expanded(table["shared"]),
         files=files,
     )
-
-
-def _data(table: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, list[str]], dict[str, Path]]:
-    """Data sets as words of a command line, and the files of those that are the user's own."""
-    folder = os.environ.get(DATA_VARIABLE)
-    if not folder:
-        return {name: places["hub"].split() for name, places in table.items()}, {}
-    own = str(Path(folder).expanduser())
-    found = {name: places["local"].replace("{folder}", own) for name, places in table.items()}
-    files = {name: Path(spec.split(":", 2)[2]) for name, spec in found.items()}
-    return {name: [spec] for name, spec in found.items()}, files
-
-
-def fill(words: Iterable[str], values: Mapping[str, Any]) -> list[str]:
-    """The words of a row, with what stands in curly brackets filled in.
-
-    A word that is the name of a list becomes as many words as the list has entries.
-    """
-    filled: list[str] = []
-    for word in words:
-        value = values.get(word[1:-1]) if word.startswith("{") and word.endswith("}") else None
-        filled += map(str, value) if isinstance(value, list) else [word.format_map(values)]
-    return filled
 
 
 def has_fast_bfloat16() -> bool:
@@ -199,8 +190,6 @@ def has_fast_bfloat16() -> bool:
 
 
 # -- runs of one size from start to end -------------------------------------------------------
-
-Made = TypeVar("Made", bound="Run")
 
 
 @dataclass(kw_only=True)
@@ -217,13 +206,10 @@ class Run:
 
     @classmethod
     def begin(cls: type[Made], options: Any, program: str, name: str, **more: Any) -> Made:
-        """Make the run that a program's options describe, with its folder and record.
+        """Make the run that a program's ``FromNothingOptions`` describe, with folder and record.
 
-        Args:
-            options: ``FromNothingOptions``.
-            program: for the record.
-            name: the folder's, where none is given; the time follows.
-            more: the settings, and further attributes.
+        ``name`` and the time name the folder where none is given; ``more`` are the settings, and
+        further attributes.
         """
         from safe_rlhf_panacea.printing import quiet_libraries
         from safe_rlhf_panacea.runs.run_folder import prepare_output_dir
@@ -233,25 +219,16 @@ class Run:
         root = Path(options.output_dir or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
         prepare_output_dir(root, overwrite=options.overwrite)
         write_run_record(root, options, {"program": program})
-        return cls(
-            root=root,
-            seed=options.seed,
-            log_type="wandb" if options.wandb else "none",
-            progress=options.progress,
-            overwrite=options.overwrite,
-            **more,
-        )
+        own = {name: getattr(options, name) for name in ("seed", "progress", "overwrite")}
+        return cls(root=root, log_type="wandb" if options.wandb else "none", **own, **more)
 
     def command_line(
         self, names: str, values: Mapping[str, Any], folder: Path, **options: Any
     ) -> list[str]:
-        """The flags of a stage.
+        """The flags of a stage that writes ``folder``.
 
-        Args:
-            names: of texts that the size has under ``shared``.
-            values: for their curly brackets, beside the settings.
-            folder: what the stage writes.
-            options: further ones, or in place of the run's.
+        ``names`` are those of texts that the size has under ``shared``, ``values`` fill their curly
+        brackets beside the settings, and ``options`` are further ones, or in place of the run's.
         """
         shared, values = size_of(self.SIZE).shared, {**vars(self.settings), **values}
         words = fill([word for name in names.split() for word in shared[name].split()], values)

@@ -18,19 +18,11 @@ if TYPE_CHECKING:
         shared_part,
     )
 
-__all__ = [
-    "LowRank",
-    "SavedAdapter",
-    "at_preference",
-    "load_parts",
-    "objective_part",
-    "set_preference",
-    "shared_part",
-]
+__all__ = ["LowRank", "SavedAdapter", "at_preference", "load_parts"]
+__all__ += ["objective_part", "set_preference", "shared_part"]
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, from its module."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = "formats" if name in ("load_parts", "set_preference") else "low_rank"

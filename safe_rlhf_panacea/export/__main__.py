@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from safe_rlhf_panacea.configs import Program, configuration, kinds, option
+from safe_rlhf_panacea.configs import Program, kinds, option
 from safe_rlhf_panacea.configs.training import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 
 if TYPE_CHECKING:
     import torch
 
-    from safe_rlhf_panacea.export.low_rank import SavedAdapter
+    from safe_rlhf_panacea.export.low_rank import LowRank, SavedAdapter
     from safe_rlhf_panacea.preference import Preference
 
 PROGRAM = "python -m safe_rlhf_panacea.export"
@@ -30,15 +30,12 @@ FORMATS = {
 }
 
 
-@configuration
 class ExportOptions(TrainedAdapterOptions):
     """The options of this program."""
 
     format: Literal["peft", "peft-parts", "gguf", "vllm", "merged"] = option(required=True)
-    output_dir: str = option(text="a new folder", kind=kinds.folder, required=True)
-    preference: tuple[str, ...] = option(
-        (), "λ; repeat for vllm", kind=kinds.preference, metavar="VECTOR", repeat=True
-    )
+    output_dir: kinds.Folder = option(None, "a new folder", required=True)
+    preference: tuple[kinds.Vector, ...] = option((), "λ; repeat for vllm", repeat=True)
     overwrite: bool = option(False, "replace an export that the folder holds")
     trust_remote_code: bool = option(False, "run code that comes with the base model")
 
@@ -89,8 +86,7 @@ def _base_config(
     recorded = adapter.config.base_model
     try:
         with base_of(adapter.folder, recorded, given) as base:
-            name = resolve_model(base)
-            config = read_model_config(name, trust_remote_code=trust_remote_code)
+            config = read_model_config(resolve_model(base), trust_remote_code=trust_remote_code)
     except UserError as error:
         if needed:
             raise
@@ -100,6 +96,22 @@ def _base_config(
         return None
     adapter.check_shapes(config, trust_remote_code=trust_remote_code)
     return config
+
+
+def _loras(
+    form: str, adapter: SavedAdapter, vectors: Sequence[torch.Tensor]
+) -> Iterator[tuple[str, dict[str, LowRank]]]:
+    """The LoRAs of a format, each with its place in the export's folder; one at a time is held."""
+    from safe_rlhf_panacea.export import low_rank
+    from safe_rlhf_panacea.preference import format_preference
+
+    for vector in vectors:
+        label = format_preference(vector, adapter.config.names) or low_rank.SHARED
+        yield ("" if form == "peft" else label), low_rank.at_preference(adapter, vector)
+    if not FORMATS[form][1]:  # the parts, for any λ
+        yield low_rank.SHARED, low_rank.shared_part(adapter)
+        for index, objective in enumerate(adapter.config.names):
+            yield objective, low_rank.objective_part(adapter, index)
 
 
 def export(
@@ -121,6 +133,7 @@ def export(
     """
     from safe_rlhf_panacea.export import formats
     from safe_rlhf_panacea.export.low_rank import SavedAdapter
+    from safe_rlhf_panacea.export.vllm_resolver import padded_rank
     from safe_rlhf_panacea.models.adapted import base_of, find_adapter
 
     target = Path(output_dir)
@@ -144,49 +157,22 @@ def export(
         "lora_dim": adapter.config.lora_dim,
         "weights": PARTS if form in ("peft-parts", "gguf") else None,
     }
+    rank = padded_rank(adapter.config.rank) if form == "vllm" else None
+    # Without the configuration a guess, which PEFT corrects itself.
+    transposed = getattr(config, "model_type", None) in TRANSPOSED
     with formats.new_folder(target, adapter, form, overwrite=overwrite, **more) as folder:
         if form == "merged":
             with base_of(adapter.folder, recorded, base_model) as name:
                 formats.write_merged(folder, adapter, name, vectors[0], **remote)
-        else:
-            _write_loras(folder, form, adapter, vectors, base, config)
-    return target
-
-
-def _write_loras(
-    folder: Path,
-    form: str,
-    adapter: SavedAdapter,
-    vectors: Sequence[torch.Tensor],
-    base: str | None,
-    config: Any,
-) -> None:
-    """Fill an export's folder in a format that holds LoRAs."""
-    from safe_rlhf_panacea.export import formats, low_rank
-    from safe_rlhf_panacea.export.vllm_resolver import write_vllm
-    from safe_rlhf_panacea.preference import format_preference
-
-    if form == "vllm":
-        for vector in vectors:
-            name = format_preference(vector, adapter.config.names) or low_rank.SHARED
-            if (folder / name).exists():
+            return target
+        for name, part in _loras(form, adapter, vectors):
+            if form == "gguf":
+                formats.write_gguf(folder / f"{name}.gguf", part, config)
+            elif name and (folder / name).exists():
                 raise UserError(f"two preferences are written alike: {name}")
-            write_vllm(folder / name, adapter, vector)
-        return
-    # Without the configuration a guess, which PEFT corrects itself.
-    transposed = getattr(config, "model_type", None) in TRANSPOSED
-    if form == "peft":
-        part = low_rank.at_preference(adapter, vectors[0])
-        formats.write_peft(folder, part, base, transposed=transposed)
-        return
-    parts = {low_rank.SHARED: low_rank.shared_part(adapter)}
-    for index, objective in enumerate(adapter.config.names):
-        parts[objective] = low_rank.objective_part(adapter, index)
-    for name, part in parts.items():
-        if form == "gguf":
-            formats.write_gguf(folder / f"{name}.gguf", part, config)
-        else:
-            formats.write_peft(folder / name, part, base, transposed=transposed)
+            else:
+                formats.write_peft(folder / name, part, base, rank=rank, transposed=transposed)
+    return target
 
 
 @one_line_errors

@@ -8,11 +8,11 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import safe_rlhf_panacea
 from safe_rlhf_panacea.command import programs
-from safe_rlhf_panacea.configs import Program, configuration, kinds, option, options_of
+from safe_rlhf_panacea.configs import Program, kinds, option
 from safe_rlhf_panacea.configs.training import TrainedAdapterOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.hub import HUB_NAME
@@ -84,7 +84,7 @@ def changed_flags(record: Mapping[str, Any]) -> Iterator[str]:
     if same and module in {program.module for program in programs("Train")}:
         command = getattr(import_module(module), "COMMAND", None)
         if command is not None:  # what it has no flag for was worked out from others
-            defaults = {one.name: one.default for one in options_of(command.cls).values()}
+            defaults = {name: one.default for name, one in command.cls.OPTIONS.items()}
             args = {k: v for k, v in args.items() if k in defaults and v != defaults[k]}
     for name, value in args.items():
         if name in LOCAL_FLAGS or isinstance(value, Mapping) or value is None or value == []:
@@ -109,7 +109,7 @@ def find_front(
         if not any((adapter / file).is_file() for file in (FRONT_FILE, RESULTS_FILE)):
             return None
         run = str(adapter)
-    fronts = [one.result for one in read_run(parse_run(run))]
+    fronts = read_run(parse_run(run))
     if len(fronts) > 1:
         names = ", ".join(str(front.method) for front in fronts)
         raise UserError(f"{run} holds several fronts ({names}): name one, as in {run}/panacea")
@@ -237,7 +237,6 @@ def licence_id(value: Any) -> str:
     return text
 
 
-@configuration
 class CardOptions(TrainedAdapterOptions):
     """Write a trained adapter's model card and the picture of its front into its folder."""
 
@@ -246,8 +245,8 @@ class CardOptions(TrainedAdapterOptions):
         metavar="RUN",
     )
     name: str | None = option(text="default: the folder's")
-    license: str | None = option(
-        text="of the adapter, by its id on the hub; default: left open", kind=licence_id
+    license: Annotated[str, licence_id] | None = option(
+        text="of the adapter, by its id on the hub; default: left open"
     )
     overwrite: bool = option(False, f"replace a {CARD_FILE} and {PICTURE_FILE} of the folder")
 

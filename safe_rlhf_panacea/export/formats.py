@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import pad
 
 import safe_rlhf_panacea
 from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.low_rank import SHARED, LowRank, SavedAdapter, check_product
-from safe_rlhf_panacea.io import atomic_folder, atomic_write_json, read_json
+from safe_rlhf_panacea.io import atomic_folder, atomic_write_json, check_folder, read_json
 from safe_rlhf_panacea.models import load_pretrained_models
 from safe_rlhf_panacea.models.adapted import Adapted
 from safe_rlhf_panacea.records import misfit
@@ -47,10 +48,9 @@ def read_record(folder: str | Path) -> dict[str, Any]:
 
 def check_target(folder: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds anything; an export is overwritten if it holds nothing else."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    check_folder(folder)
+    if not folder.exists() or not any(folder.iterdir()):
         return
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file: the output folder must be a folder, or new")
     if not (folder / RECORD).is_file():
         raise UserError(f"{folder} holds other files: choose a new or an empty folder")
     if not overwrite:
@@ -109,19 +109,19 @@ def write_peft(
 
     folder.mkdir(parents=True, exist_ok=True)
     own = next(iter(part.values())).a.size(0)
-    pad = (rank or own) - own
+    rank = rank or own
     tensors = {}
     for module, update in part.items():
         name = f"base_model.model.{module}"
-        tensors[f"{name}.lora_A.weight"] = torch.nn.functional.pad(update.a, (0, 0, 0, pad))
-        tensors[f"{name}.lora_B.weight"] = torch.nn.functional.pad(update.b, (0, pad))
+        tensors[f"{name}.lora_A.weight"] = pad(update.a, (0, 0, 0, rank - own))
+        tensors[f"{name}.lora_B.weight"] = pad(update.b, (0, rank - own))
     save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_model,
-        "r": own + pad,
-        "lora_alpha": own + pad,
+        "r": rank,
+        "lora_alpha": rank,
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": transposed,
@@ -210,17 +210,10 @@ def write_gguf(path: Path, part: Mapping[str, LowRank], config: Any) -> None:
 
 
 def write_merged(
-    folder: Path,
-    adapter: SavedAdapter,
-    base_model: str,
-    preference: torch.Tensor,
-    *,
-    trust_remote_code: bool = False,
+    folder: Path, adapter: SavedAdapter, base: str, preference: torch.Tensor, **remote: bool
 ) -> None:
     """Write the base model with W(λ), in its own precision, and its tokenizer, in safetensors."""
-    model, tokenizer = load_pretrained_models(
-        base_model, model_max_length=None, trust_remote_code=trust_remote_code
-    )
+    model, tokenizer = load_pretrained_models(base, model_max_length=None, **remote)
     Adapted(adapter.folder, None, None).add_to(model, at=preference)
     check_product(dict(model.named_parameters()), str(adapter.folder))
     model.save_pretrained(folder)

@@ -41,14 +41,12 @@ class SavedAdapter:
     @classmethod
     def read(cls, folder: str | Path) -> SavedAdapter:
         """Read a trained adapter's folder; no objective may be named like the shared part."""
-        config, tensors = read_config(folder), read_tensors(folder)
-        if SHARED in config.objectives:
+        adapter = cls(Path(folder), read_config(folder), read_tensors(folder))
+        if SHARED in adapter.config.objectives:
             raise UserError(f"{folder}: an objective named {SHARED!r} cannot be exported")
-        adapter = cls(Path(folder), config, tensors)
-        for module in adapter.modules:
-            for key in FACTORS:
-                if f"{module}.{key}" not in tensors:
-                    raise UserError(f"{folder}: tensor {module}.{key} is missing")
+        for name in (f"{module}.{key}" for module in adapter.modules for key in FACTORS):
+            if name not in adapter.tensors:
+                raise UserError(f"{folder}: tensor {name} is missing")
         return adapter
 
     @property
@@ -57,10 +55,10 @@ class SavedAdapter:
         return list(dict.fromkeys(name.rpartition(".")[0] for name in self.tensors))
 
     def check_base(self, base: str | None) -> None:
-        """Whether the weights in a base model's folder are those that the adapter was trained on.
+        """An ``AdapterError`` if a base model's folder is not what the adapter was trained on.
 
         A name on the hub is not looked at, nor is an adapter: most formats need nothing of the
-        base, and who loads it compares. Otherwise there is an ``AdapterError``.
+        base, and who loads it compares.
         """
         saved = self.config.base_fingerprint
         if saved and base and Path(base).is_dir() and find_adapter(base) is None:
@@ -86,27 +84,24 @@ def check_product(tensors: Mapping[str, torch.Tensor], source: str) -> None:
     """Refuse what overflows though the adapter and its base are finite, naming the first."""
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
+            kind = str(tensor.dtype).removeprefix("torch.")
             raise UserError(
-                f"{source}: {name} is not finite in "
-                f"{str(tensor.dtype).removeprefix('torch.')}: the product of the adapter's factors "
+                f"{source}: {name} is not finite in {kind}: the product of the adapter's factors "
                 "overflows, and cannot be exported"
             )
 
 
 def _part(
-    adapter: SavedAdapter,
-    columns: slice,
-    weights: torch.Tensor,  # size = (k + m·r,), or one for all
+    adapter: SavedAdapter, columns: slice, weights: torch.Tensor | float = 1.0
 ) -> dict[str, LowRank]:
-    """The update of some singular values, each of them weighted, by the layer's name."""
+    """The update of some of the k + m·r singular values, each of them weighted, by layer."""
     config, part = adapter.config, {}
+    fixed = torch.tensor([config.fixed_scaling or 0.0])
     for module in adapter.modules:
         u, v, sigma = (adapter.tensors[f"{module}.{key}"].float() for key in FACTORS)
-        s = adapter.tensors.get(f"{module}.lora_s")
-        if s is None:
-            s = torch.tensor([0.0 if config.fixed_scaling is None else config.fixed_scaling])
-        each = s.float().expand(config.pref_dim).repeat_interleave(config.pref_rank)
-        singular = torch.cat([sigma, each]) * weights
+        s = adapter.tensors.get(f"{module}.lora_s", fixed).float()
+        each = s.expand(config.pref_dim).repeat_interleave(config.pref_rank)
+        singular = torch.cat([sigma, each]) * weights  # size = (k + m·r,)
         b = (config.factor * u)[:, columns] * singular[columns]
         update = LowRank(v[:, columns].t().contiguous(), b.contiguous())
         pair = {f"{module}.lora_A": update.a, f"{module}.lora_B": update.b}
@@ -116,19 +111,19 @@ def _part(
 
 
 def shared_part(adapter: SavedAdapter) -> dict[str, LowRank]:
-    """What holds at every λ: the first k singular values."""
-    return _part(adapter, slice(adapter.config.lora_dim), torch.ones(()))
+    """What holds at every λ, by the layer's name: the first k singular values."""
+    return _part(adapter, slice(adapter.config.lora_dim))
 
 
 def objective_part(adapter: SavedAdapter, index: int) -> dict[str, LowRank]:
-    """What λ_i multiplies: r singular values in each layer, at λ_i = 1."""
+    """What λ_i multiplies, by the layer's name: r singular values in each, at λ_i = 1."""
     rank = adapter.config.pref_rank
     start = adapter.config.lora_dim + index * rank
-    return _part(adapter, slice(start, start + rank), torch.ones(()))
+    return _part(adapter, slice(start, start + rank))
 
 
 def at_preference(adapter: SavedAdapter, preference: torch.Tensor) -> dict[str, LowRank]:
-    """The whole update at one λ, size = (m,), as one product of rank k + m·r."""
+    """The whole update at one λ, size = (m,), by the layer's name, of rank k + m·r each."""
     config = adapter.config
     of_objectives = preference.float().repeat_interleave(config.pref_rank)
     weights = torch.cat([torch.ones(config.lora_dim), of_objectives])

@@ -41,13 +41,6 @@ def padded_rank(rank: int) -> int:
     return next(allowed for allowed in RANKS if rank <= allowed)
 
 
-def write_vllm(folder: Path, adapter: SavedAdapter, preference: torch.Tensor) -> None:
-    """The adapter at one λ, size = (m,), as a LoRA of a rank that vLLM takes."""
-    part = at_preference(adapter, preference)
-    rank = padded_rank(adapter.config.rank)
-    write_peft(folder, part, adapter.config.base_model, rank=rank)
-
-
 class PanaceaAdapters:
     """From a model's name in a request to a LoRA's folder; knows nothing of vLLM."""
 
@@ -92,7 +85,11 @@ class PanaceaAdapters:
         if not folder.is_dir():
             try:
                 with new_folder(folder, adapter, "vllm", preference=preference.tolist()) as new:
-                    write_vllm(new, adapter, preference)
+                    part, rank = (
+                        at_preference(adapter, preference),
+                        padded_rank(adapter.config.rank),
+                    )
+                    write_peft(new, part, adapter.config.base_model, rank=rank)
             except (UserError, OSError):
                 # Another request, or another server, may have made the same one meanwhile.
                 if not (folder / RECORD).is_file():

@@ -170,7 +170,7 @@ def generate(
     choose = _Chooser(config, len(prompts), generator, noise_copies)
     adapter = getattr(model, "panacea_adapter", None)
     # No weight changes before the last token: an adapter need not look at each one again.
-    with nullcontext() if adapter is None else adapter.state.reusing():
+    with nullcontext() if adapter is None else adapter.state.during(reuses=True):
         tokens = fitting_way(model, config)(model, prompts, prompt_mask, config, choose)
     choose.check()
     attended = up_to_end(tokens, config.stop_ids)  # size = (B·n, T)

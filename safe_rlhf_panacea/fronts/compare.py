@@ -12,7 +12,7 @@ from pydantic import StrictInt, model_validator
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts import stats
 from safe_rlhf_panacea.fronts.result import FORMAT, FrontResult
-from safe_rlhf_panacea.fronts.runs import Run, with_distinct_labels
+from safe_rlhf_panacea.fronts.runs import RunFront, with_distinct_labels
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.records import Number, Record, Vector, validated
 
@@ -36,17 +36,9 @@ SETTINGS = (
 )
 
 
-class ComparedFront(FrontResult):
-    """A front measured from the common reference point, and where it comes from."""
+class ComparedFront(RunFront):
+    """A front measured from the common reference point."""
 
-    run: str | None = None  # as the user wrote it, without its label
-    folder: str | None = None
-    file: str | None = None
-    program: Any = None
-    started_at: Any = None
-    versions: Any = None
-    commit: Any = None
-    modified: Any = None  # whether the files differed from the commit
     own_reference_point: Vector
     hypervolume_over_baseline: Number | None  # None where the baseline's is 0
     hypervolume_interval: stats.Interval | None = None  # None without unit values
@@ -111,7 +103,7 @@ class FrontComparison(Record):
 
 
 def compare(
-    fronts: Sequence[Run | FrontResult],
+    fronts: Sequence[FrontResult],
     reference_point: Sequence[float] | None = None,
     baseline: str | None = None,
 ) -> FrontComparison:
@@ -126,42 +118,39 @@ def compare(
     Raises:
         UserError: too few fronts, fronts that do not go together, a wrong point or label.
     """
-    runs = [front if isinstance(front, Run) else Run(front) for front in fronts]
-    _check_comparable(runs)
+    runs = [one if isinstance(one, RunFront) else RunFront(**one.fields()) for one in fronts]
+    if len(runs) < 2:
+        raise UserError(f"{len(runs)} front: there must be two or more to compare")
+    check_comparable(runs, [run.name for run in runs])
     runs = with_distinct_labels(runs)
-    first = runs[0].result
-    chosen = first.label if baseline is None else baseline
-    labels = [run.result.label for run in runs]
+    chosen = runs[0].label if baseline is None else baseline
+    labels = [run.label for run in runs]
     if chosen not in labels:
         raise UserError(f"--baseline {chosen}: no such run; there are {', '.join(labels)}")
-    point, source = _common_reference_point([run.result for run in runs], reference_point)
-    units = [run.result.units for run in runs]
-    known = [one for one in units if one is not None]
-    drawn: dict[str, stats.Resampled | None] = dict.fromkeys(labels)
-    if paired := stats.can_resample(units):
-        drawn.update(zip(labels, stats.resample(known, point), strict=True))
-    base = runs[labels.index(chosen)].result.measured_from(point)
+    point, source = _common_reference_point(runs, reference_point)
+    base = runs[labels.index(chosen)].measured_from(point)
     base_volume = base.indicators["hypervolume"]
+    units = [run.units for run in runs if run.units is not None]
+    drawn: dict[str, stats.Resampled | None] = dict.fromkeys(labels)
+    if paired := stats.can_resample([run.units for run in runs]):
+        drawn.update(zip(labels, stats.resample(units, point), strict=True))
     compared, differences = [], []
-    for label, run in zip(labels, runs, strict=True):
-        front, own = run.result.measured_from(point), drawn[label]
-        volume = front.indicators["hypervolume"]
-        if label != chosen:
+    for run in runs:
+        front, own = run.measured_from(point), drawn[run.label]
+        if run.label != chosen:
             differences.append(stats.front_difference(front, base, own, drawn[chosen]))
-        compared.append(
-            ComparedFront(
-                **front.fields(),
-                **run.origin(),
-                own_reference_point=run.result.reference_point,
-                hypervolume_over_baseline=volume / base_volume if base_volume > 0 else None,
-                hypervolume_interval=own and stats.interval(own.hypervolumes).tolist(),
-                intervals=own and stats.interval(own.values).tolist(),
-            )
-        )
+        volume = front.indicators["hypervolume"]
+        about = {
+            "own_reference_point": run.reference_point,
+            "hypervolume_over_baseline": volume / base_volume if base_volume > 0 else None,
+            "hypervolume_interval": own and stats.interval(own.hypervolumes).tolist(),
+            "intervals": own and stats.interval(own.values).tolist(),
+        }
+        compared.append(ComparedFront(**front.fields(), **about))
     return FrontComparison(
-        kind=first.kind,
-        objectives=first.objectives,
-        axis_labels=first.axis_labels,
+        kind=runs[0].kind,
+        objectives=runs[0].objectives,
+        axis_labels=runs[0].axis_labels,
         reference_point=point,
         reference_point_from=source,
         baseline=chosen,
@@ -172,19 +161,17 @@ def compare(
     )
 
 
-def _check_comparable(runs: Sequence[Run]) -> None:
-    """Refuse fewer than two fronts, and fronts of different objectives or kinds."""
-    if len(runs) < 2:
-        raise UserError(f"{len(runs)} front: there must be two or more to compare")
-    first = runs[0]
-    for run in runs[1:]:
+def check_comparable(fronts: Sequence[FrontResult], names: Sequence[str]) -> None:
+    """Refuse fronts of different objectives or kinds, with the names that the user knows."""
+    first = fronts[0]
+    for name, front in zip(names, fronts, strict=True):
         for what, own, other in (
-            ("objectives", run.result.objectives, first.result.objectives),
-            ("kind", [run.result.kind], [first.result.kind]),
+            ("objectives", front.objectives, first.objectives),
+            ("kind", [front.kind], [first.kind]),
         ):
             if own != other:
                 raise UserError(
-                    f"{run.name} has {what} {', '.join(own)}; {first.name} has "
+                    f"{name} has {what} {', '.join(own)}; {names[0]} has "
                     f"{', '.join(other)}: only runs that agree can be compared"
                 )
 
@@ -195,8 +182,6 @@ def _common_reference_point(
     """The point from which all hypervolumes are measured, and where it comes from."""
     own = np.array([front.reference_point for front in fronts])
     if given is not None:
-        if len(given) != own.shape[1] or not np.isfinite(given).all():
-            raise UserError(f"--reference_point needs {own.shape[1]} finite numbers, not {given}")
         return [float(value) for value in given], "as given"
     if (own == own[0]).all():
         return own[0].tolist(), "that of every run"
@@ -204,9 +189,10 @@ def _common_reference_point(
     return own.min(axis=0).tolist(), source
 
 
-def _notes(runs: Sequence[Run], reference_point: Sequence[float], paired: bool) -> Iterator[str]:
+def _notes(
+    fronts: Sequence[RunFront], reference_point: Sequence[float], paired: bool
+) -> Iterator[str]:
     """Sentences that hold for these runs, the general one last."""
-    fronts = [run.result for run in runs]
     for front in fronts:
         outside = int((front.values <= reference_point).any(axis=-1).sum())
         if outside:
@@ -225,8 +211,8 @@ def _notes(runs: Sequence[Run], reference_point: Sequence[float], paired: bool) 
             f"Not all axes are called “{texts[0]}”; others are “{'”, “'.join(texts[1:])}”. "
             "Make sure that the units are the same."
         )
-    programs = {str(run.record.get("program", "no record")) for run in runs}
-    flags: list[Any] = [run.record.get("args") for run in runs]
+    programs = {str(front.program or "no record") for front in fronts}
+    flags = [front.args for front in fronts]
     if len(programs) > 1 or not all(isinstance(entry, dict) for entry in flags):
         yield (
             f"Not all runs are on record as one program's ({', '.join(sorted(programs))}): make "

@@ -86,7 +86,7 @@ class Measurement:
         """The same of the model with its adapter off, size = (U, m); None if it has none."""
         if self.likelihoods is not None:
             return self.likelihoods[0]
-        return None if self.base is None else self.base.rewards[0]
+        return self.base and self.base.rewards[0]
 
     def result(
         self,
@@ -144,18 +144,17 @@ class Measurement:
 
     def responses(self, most: int | None = None) -> list[dict[str, Any]]:
         """Every response to the first ``most`` prompts, prompt by prompt, without the base's."""
-        return _rows(self.prompts[:most], self.sampled, self.grid)
+        return _rows(self.prompts[:most], self.sampled, rounded(self.grid))
 
     def base_responses(self) -> list[dict[str, Any]]:
         """Those of the model with its adapter off, which have no λ."""
-        if self.base is None:
-            return []
-        return _rows(self.prompts, self.base, torch.empty(1, 0))
+        return [] if self.base is None else _rows(self.prompts, self.base, [[]])
 
 
-def _rows(prompts: Sequence[str], sampled: Sampled, grid: torch.Tensor) -> list[dict[str, Any]]:
+def _rows(
+    prompts: Sequence[str], sampled: Sampled, preferences: list[list[float]]
+) -> list[dict[str, Any]]:
     """The responses as ``responses.json`` has them."""
-    preferences = grid.double().cpu().round(decimals=6).tolist()
     return [
         {
             **(sampled.extra[n][p] if sampled.extra else {}),
@@ -192,6 +191,11 @@ def join(parts: Sequence[Measurement]) -> Measurement:
     )
 
 
+def rounded(grid: torch.Tensor) -> list[list[float]]:
+    """The λ of a grid, size = (N, m), as files have them: with six decimals."""
+    return grid.double().cpu().round(decimals=6).tolist()
+
+
 def grid_points(
     grid: torch.Tensor,  # size = (N, m)
     values: torch.Tensor,  # J, size = (N, m)
@@ -199,9 +203,9 @@ def grid_points(
     *kl: torch.Tensor,  # and its standard error, size = (N,) each, where they were measured
 ) -> list[FrontPoint]:
     """The points of a grid; λ is kept with six decimals."""
-    columns = (grid.double().cpu().round(decimals=6), values, errors, *kl)
+    columns = (rounded(grid), *(column.tolist() for column in (values, errors, *kl)))
     names = ("preference", "objectives", "standard_errors", "kl", "kl_error")
-    rows = zip(*(column.tolist() for column in columns), strict=True)
+    rows = zip(*columns, strict=True)
     return [FrontPoint(**dict(zip(names, row, strict=False))) for row in rows]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,12 +88,10 @@ def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, 
 
 @torch.no_grad()
 def sample_over_grid(
-    model: Any,
-    adapter: PanaceaAdapter | None,
+    policy: Policy,
     input_ids: torch.Tensor,  # size = (B, S)
     attention_mask: torch.Tensor,  # size = (B, S)
     grid: torch.Tensor,  # size = (N, m)
-    config: SamplingConfig,
     generator: torch.Generator | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Responses to every prompt at every λ in one batch, with one λ per sample.
@@ -103,48 +100,27 @@ def sample_over_grid(
     differ by λ and not by luck.
 
     Returns:
-        Sequences and mask, size = (N·B, L) each, and ``response_log_ratios``, size = (N·B,),
-        which are 0 without an adapter; row ``n · B + b`` is prompt b at λ n.
+        Sequences and mask, size = (N·B, L) each, and log π_λ(y|x)/π_ref(y|x), size = (N·B,), which
+        are 0 without an adapter; row ``n · B + b`` is prompt b at λ n. Both are taken at the
+        temperature of sampling, so that their mean estimates KL(π_λ ‖ π_ref) in nats.
     """
+    model, adapter, config = policy.model, policy.adapter, policy.sampling
     points, (batch, width) = grid.size(0), input_ids.shape
+    ids, mask = input_ids.repeat(points, 1), attention_mask.repeat(points, 1)
+    drawing = {"generator": generator, "noise_copies": points}
+    if adapter is None:
+        return *generate(model, ids, mask, config, **drawing), torch.zeros(points * batch)
     rows = grid.repeat_interleave(batch, dim=0)
-    with nullcontext() if adapter is None else adapter.at(rows):
-        sequences, attended = generate(
-            model,
-            input_ids.repeat(points, 1),
-            attention_mask.repeat(points, 1),
-            config,
-            generator=generator,
-            noise_copies=points,
-        )
-        if adapter is None:
-            return sequences, attended, torch.zeros(points * batch)
-        temperature = config.temperature or 1.0  # a greedy policy's at 1, as in training
-        ratios = response_log_ratios(model, adapter, sequences, attended, width, temperature)
-        return sequences, attended, ratios
-
-
-@torch.no_grad()
-def response_log_ratios(
-    model: Any,
-    adapter: PanaceaAdapter,
-    sequences: torch.Tensor,  # size = (B, L)
-    attended: torch.Tensor,  # size = (B, L)
-    prompt_length: int,
-    temperature: float = 1.0,
-) -> torch.Tensor:
-    """log π_λ(y|x)/π_ref(y|x) at the λ that is set, size = (B,); the reference is W0 alone.
-
-    Both are taken at a temperature: at that of sampling, the mean over responses drawn from π_λ
-    estimates KL(π_λ ‖ π_ref) in nats.
-    """
-    start = prompt_length - 1
-    inputs = (model, sequences, attended, response_tokens(attended, start))
-    policy = log_probs(*inputs, temperature=temperature)  # size = (B, L - 1)
-    with adapter.disabled():
-        reference = log_probs(*inputs, temperature=temperature)
-    mask = attended[:, prompt_length:]
-    return summed_log_ratios(policy[:, start:], reference[:, start:], mask)
+    temperature = config.temperature or 1.0  # a greedy policy's at 1, as in training
+    start = width - 1
+    with adapter.at(rows):
+        sequences, attended = generate(model, ids, mask, config, **drawing)
+        inputs = (model, sequences, attended, response_tokens(attended, start))
+        own = log_probs(*inputs, temperature=temperature)  # size = (N·B, L - 1)
+        with adapter.disabled():
+            reference = log_probs(*inputs, temperature=temperature)
+    ratios = summed_log_ratios(own[:, start:], reference[:, start:], attended[:, width:])
+    return sequences, attended, ratios
 
 
 @torch.no_grad()
@@ -165,9 +141,7 @@ def sample_rewards(
     for chunk in batches(prompts, size, title, policy.progress):
         padded = pad_left([prompt.input_ids for prompt in chunk], tokenizer.pad_token_id)
         input_ids, mask = (tensor.to(grid.device) for tensor in padded)
-        sequences, attended, found = sample_over_grid(
-            policy.model, policy.adapter, input_ids, mask, grid, policy.sampling, generator
-        )
+        sequences, attended, found = sample_over_grid(policy, input_ids, mask, grid, generator)
         width, rows = input_ids.size(1), (len(grid), len(chunk))
         ratios.append(found.view(rows).double().cpu())
         scores, logged = torch.empty(sequences.size(0), 0), {}
@@ -192,6 +166,18 @@ def _plain(value: Any) -> str | float | int | None:
     return value if isinstance(value, str | float | int | None) and not odd else str(value)
 
 
+def _off_and_at(
+    adapter: PanaceaAdapter, grid: torch.Tensor, score: Callable[[], torch.Tensor]
+) -> torch.Tensor:
+    """What ``score`` gives with the adapter off, then at N λ, size = (1 + N, ...)."""
+    with adapter.disabled():
+        found = [score()]
+    for preference in grid:
+        with adapter.at(preference):
+            found.append(score())
+    return torch.stack(found)
+
+
 @torch.no_grad()
 def margins_over_grid(
     model: Any, adapter: PanaceaAdapter, batch: dict[str, torch.Tensor], grid: torch.Tensor
@@ -202,14 +188,9 @@ def margins_over_grid(
     reference, once for all λ of ``grid``, size = (N, m).
     """
     pairs = Pairs.of(batch)
-    with adapter.disabled():
-        reference = log_probs(model, *pairs).sum(dim=-1)  # size = (2B,)
-    sums = []
-    for preference in grid:
-        with adapter.at(preference):
-            # Cut as the reference was: at W0 every margin is a tie, to the last bit.
-            sums.append(log_probs(model, *pairs).sum(dim=-1))
-    better_ratios, worse_ratios = (torch.stack(sums) - reference).chunk(2, dim=1)  # (N, B) each
+    # Cut alike with the adapter and without: at W0 every margin is a tie, to the last bit.
+    sums = _off_and_at(adapter, grid, lambda: log_probs(model, *pairs).sum(dim=-1))  # (1 + N, 2B)
+    better_ratios, worse_ratios = (sums[1:] - sums[0]).chunk(2, dim=1)  # size = (N, B) each
     return better_ratios - worse_ratios
 
 
@@ -219,13 +200,12 @@ def likelihoods_over_grid(
 ) -> torch.Tensor:
     """Mean log-probability per token of B answers: adapter off, then at N λ, size = (1 + N, B)."""
     texts = [batch[key] for key in ("input_ids", "labels", "attention_mask")]  # size = (B, L)
-    with adapter.disabled():
+
+    def score() -> torch.Tensor:
         sums, tokens = answer_log_probs(model, *texts)
-    found = [sums]
-    for preference in grid:
-        with adapter.at(preference):
-            found.append(answer_log_probs(model, *texts)[0])
-    return torch.stack(found) / tokens
+        return sums / tokens
+
+    return _off_and_at(adapter, grid, score)
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 from pydantic import Field, StrictInt, model_validator
+from typing_extensions import Self
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts import stats
@@ -166,9 +167,12 @@ class FrontResult(Record):
         """Hypervolume, inner product, sparsity, spacing, dominated points, m rank correlations."""
         return indicators(self.values, self.preferences, self.reference_point)
 
-    def measured_from(self, reference_point: Sequence[float]) -> FrontResult:
+    def measured_from(self, reference_point: Sequence[float]) -> Self:
         """The same front with its hypervolume measured from another point, m numbers."""
-        return self.having(reference_point=tuple(map(float, reference_point)))
+        m, point = len(self.objectives), list(reference_point)
+        if len(point) != m or not np.isfinite(point).all():
+            raise UserError(f"a reference point needs {m} finite numbers, not {point}")
+        return self.having(reference_point=tuple(map(float, point)))
 
     def at(self, grid: torch.Tensor) -> FrontResult:
         """The points at the λ of a grid, size = (n, m), in its order; without unit values."""

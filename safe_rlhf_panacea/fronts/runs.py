@@ -10,15 +10,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.fronts.result import FRONT_FILE, LABELS, FrontResult
 from safe_rlhf_panacea.io import read_json
-from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE, RESULTS_FILE, RUN_FILE
+from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE, RESULTS_FILE, RUN_FILE, read_record
 
 FORMS = "FOLDER, FOLDER@STEP or FOLDER:EXPERIMENT[/METHOD], and LABEL= before it if wanted"
 
@@ -44,31 +46,24 @@ class RunLocation:
         return f"{self.folder}{self.at}" + ("" if self.choice is None else f":{self.choice}")
 
 
-@dataclass(frozen=True)
-class Run:
-    """One front, whose label is the run's name, and where it comes from."""
+class RunFront(FrontResult):
+    """A front whose label is the name of its run, and where it comes from."""
 
-    result: FrontResult
-    location: RunLocation | None = None  # None of a front that was not read from a folder
-    file: str | None = None  # name of the file that the front was read from
-    record: dict[str, Any] = field(default_factory=dict)  # ``run.json``, where there is one
+    run: str | None = None  # as the user wrote it, without its label
+    folder: str | None = None
+    file: str | None = None  # name of the file in the folder
+    program: Any = None  # this and what follows are of ``run.json``
+    started_at: Any = None
+    versions: Any = None
+    commit: Any = None
+    modified: Any = None  # whether the files differed from the commit
+    args: Any = Field(default=None, exclude=True, repr=False)  # flags
+    location: RunLocation | None = Field(default=None, exclude=True, repr=False)
 
     @property
     def name(self) -> str:
         """How messages call it: as the user wrote it, or by its label."""
-        return self.result.label if self.location is None else self.location.text
-
-    def origin(self) -> dict[str, Any]:
-        """Folder, file, and what the record says of the run, for ``ComparedFront``."""
-        git = self.record.get("git")
-        git = git if isinstance(git, dict) else {}
-        return {
-            "run": self.location and self.location.place,
-            "folder": self.location and str(self.location.folder),
-            "file": self.file,
-            **{key: self.record.get(key) for key in ("program", "started_at", "versions")},
-            **{key: git.get(key) for key in ("commit", "modified")},
-        }
+        return self.label if self.location is None else self.location.text
 
 
 def parse_run(text: str) -> RunLocation:
@@ -92,20 +87,24 @@ def parse_run(text: str) -> RunLocation:
     raise UserError(f"{text!r}: no such folder (a run is {FORMS})")
 
 
-def read_run(location: RunLocation) -> list[Run]:
+def read_run(location: RunLocation) -> list[RunFront]:
     """All fronts that a location names: one, or one per method of a quickstart's experiment."""
     path = location.folder / RUN_FILE
-    record = read_json(path) if path.is_file() else {}
-    if not isinstance(record, dict):
-        raise UserError(f"{path}: not a record of a run")
+    record = read_record(path) if path.is_file() else {}
+    git = record.get("git")
+    git = git if isinstance(git, dict) else {}
     file, results = _results(location)
-    runs = []
+    fronts = []
     for result in results:
         label = result.label or LABELS.get(str(result.method), location.folder.absolute().name)
         if location.label is not None:
             label = location.label + (f" – {label}" if len(results) > 1 else "")
-        runs.append(Run(result.having(label=label), location, file, record))
-    return runs
+        origin = {key: record.get(key) for key in ("program", "started_at", "versions", "args")}
+        origin |= {key: git.get(key) for key in ("commit", "modified")}
+        origin |= {"run": location.place, "folder": str(location.folder), "file": file}
+        fields = {**result.fields(), **origin, "label": label, "location": location}
+        fronts.append(RunFront(**fields))
+    return fronts
 
 
 def _results(location: RunLocation) -> tuple[str, list[FrontResult]]:
@@ -161,33 +160,32 @@ def _of_quickstart(file: Path, experiments: Any, choice: str | None) -> dict[str
     return {f"{name}/{one}": experiments[name][one] for one in chosen}
 
 
-def with_distinct_labels(runs: Sequence[Run]) -> list[Run]:
-    """The runs; labels that several have get as much of the folder as tells these apart."""
-    labels = [run.result.label for run in runs]
-    renamed = list(runs)
+def with_distinct_labels(fronts: Sequence[RunFront]) -> list[RunFront]:
+    """The fronts; labels that several have get as much of the folder as tells these apart."""
+    named = list(fronts)
+    labels = [front.label for front in fronts]
     for label in {label for label in labels if labels.count(label) > 1}:
         places = [place for place, own in enumerate(labels) if own == label]
-        tails = _distinct_tails([runs[place] for place in places])
+        tails = _distinct_tails([fronts[place] for place in places])
         for place, tail in zip(places, tails, strict=True):
-            result = runs[place].result.having(label=f"{label} ({tail})")
-            renamed[place] = replace(runs[place], result=result)
-    labels = [run.result.label for run in renamed]
+            named[place] = fronts[place].having(label=f"{label} ({tail})")
+    labels = [front.label for front in named]
     for label in labels:
         if labels.count(label) > 1:
             raise UserError(f"two runs are called {label}: name them with LABEL=RUN")
-    return renamed
+    return named
 
 
-def _distinct_tails(runs: Sequence[Run]) -> list[str]:
+def _distinct_tails(fronts: Sequence[RunFront]) -> list[str]:
     """The shortest ends of the paths that differ, less what is the same at the end of all."""
-    locations = [run.location for run in runs if run.location is not None]
-    if len(locations) < len(runs):
-        raise UserError(f"two fronts are called {runs[0].result.label}: give them other labels")
+    locations = [front.location for front in fronts if front.location is not None]
+    if len(locations) < len(fronts):
+        raise UserError(f"two fronts are called {fronts[0].label}: give them other labels")
     steps = [location.at for location in locations]
     paths = [Path(os.path.abspath(location.folder)).parts for location in locations]
     for depth in range(1, max(map(len, paths)) + 1):
         ends = [parts[-depth:] for parts in paths]
-        if len(set(zip(ends, steps, strict=True))) == len(runs):
+        if len(set(zip(ends, steps, strict=True))) == len(fronts):
             while min(map(len, ends)) > 1 and len({end[-1] for end in ends}) == 1:
                 ends = [end[:-1] for end in ends]
             return ["/".join(end) + step for end, step in zip(ends, steps, strict=True)]

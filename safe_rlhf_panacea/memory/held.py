@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.adapter.frozen import onednn_is_faster
+from safe_rlhf_panacea.adapter.product import onednn_is_faster
 from safe_rlhf_panacea.adapter.state import PreferenceState
 from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
 from safe_rlhf_panacea.forward import log_probs

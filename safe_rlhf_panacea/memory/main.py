@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
+from safe_rlhf_panacea.configs import Options, Program, kinds, option
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.printing import say
 
@@ -36,22 +36,18 @@ TEXTS = {
 }
 
 
-@configuration
 class PlannedModels(Options):
     """The models of the training."""
 
     model: str = option(text="folder or hub name", required=True)
     algorithm: Literal["dpo", "ppo", "grpo", "sft"] = option(required=True)
     objectives: int = option(2, "m")
-    reward_models: tuple[tuple[str, str], ...] | None = option(
-        text="default: for each objective a model of the policy's size; functions cost nothing",
-        kind=kinds.named_value,
-        metavar="NAME=PATH",
+    reward_models: tuple[kinds.NamedPath, ...] | None = option(
+        text="default: for each objective a model of the policy's size; functions cost nothing"
     )
     trust_remote_code: bool = option(False, "run code that comes with a model")
 
 
-@configuration
 class PlannedTraining(Options, group="training, in the training programs' names"):
     """What the training does."""
 
@@ -65,13 +61,12 @@ class PlannedTraining(Options, group="training, in the training programs' names"
     per_device_prompt_batch_size: int = option(16, "prompts in a rollout")
     num_return_sequences: int | None = option(text="responses to each prompt (default: 1, GRPO 8)")
     lora_dim: int = option(8, "k singular values")
-    lora_module_name: str = option("layers.", "adapt layers named like this", kind=kinds.text)
+    lora_module_name: kinds.Text = option("layers.", "adapt layers named like this")
     bf16: bool = option(True, "bfloat16 (default here, as in the launchers: true)")
     gradient_checkpointing: bool = option(True, "recompute activations (default here: true)")
     ptx: bool = option(False, "with --ptx_datasets")
 
 
-@configuration
 class MemoryOptions(PlannedTraining, PlannedModels, group="cards"):
     """Say what each card will hold in a training, from the models' configurations alone.
 
@@ -82,7 +77,7 @@ class MemoryOptions(PlannedTraining, PlannedModels, group="cards"):
     zero_stage: Literal[0, 1, 2, 3] = option(0)
     offload: Literal["none", "parameter", "optimizer", "all"] = option("none")
     gpus: int = option(1, "processes")
-    card_gib: float = option(80.0, "of a card", kind=kinds.positive_float)
+    card_gib: kinds.Positive = option(80.0, "of a card")
     device: Literal["cuda", "cpu"] = option("cuda")
     json: bool = option(False, "as JSON, in bytes")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.baselines.rewarded_soups import vertices
-from safe_rlhf_panacea.configs import Program, configuration, option
+from safe_rlhf_panacea.configs import Program, option
 from safe_rlhf_panacea.configs.training import FromNothingOptions
-from safe_rlhf_panacea.dashboard import Content, FileWriter
+from safe_rlhf_panacea.dashboard import Content, write_files, write_page
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.experiments.table import OBJECTIVES, read_yaml, settings
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
@@ -136,12 +136,10 @@ class Pipeline:
         evaluation = Evaluation.of(measured, named, model.adapter, seconds=seconds)
         answers = greedy_answers(model, EXAMPLES)
         content = Content([evaluation.having(responses=answers)])
-        writer = FileWriter(folder)
-        writer.write(content)
-        writer.finish(content)
+        write_files(folder, content)
+        write_page(folder, content, running=False)
 
 
-@configuration
 class MiniatureOptions(FromNothingOptions):
     """From nothing to two Pareto fronts, in minutes on a CPU and with no downloads.
 

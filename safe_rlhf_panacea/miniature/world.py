@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from safe_rlhf_panacea.configs import Options, Program, configuration, kinds, option
+from safe_rlhf_panacea.configs import Options, Program, kinds, option
 from safe_rlhf_panacea.data.templates import SAFE_RLHF_MARKS, SafeRlhfTemplate
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.experiments.table import OBJECTIVES
@@ -194,12 +194,11 @@ def write_base_model(folder: Path, tokenizer: Any, seed: int) -> None:
             tokenizer.save_pretrained(folder)
 
 
-@configuration
 class WorldOptions(Options):
     """Write the miniature's corpus, tokenizer and untrained model."""
 
     output_dir: str = option(required=True)
-    seed: int = option(42, kind=kinds.seed_int)
+    seed: kinds.Seed = option(42)
 
 
 COMMAND = Program(

@@ -17,7 +17,6 @@ from safe_rlhf.utils import seed_everything
 from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.algorithms import DPOConfig, PPOConfig
 from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_options
-from safe_rlhf_panacea.configs.options import check_numbers
 from safe_rlhf_panacea.configs.panacea import (
     AdapterOptions,
     FrontOptions,
@@ -118,7 +117,7 @@ def parse_dpo(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.set_defaults(objectives=["helpful", "harmless"])  # its data's: better and safer
     words = sys.argv[1:] if argv is None else argv
     args = _read("safe_rlhf.algorithms.dpo.main", parser, words)
-    check_numbers(DPOConfig, args)
+    DPOConfig.check_foreign(args)
     check_panacea(args, tuple(args.objectives))
     return args
 
@@ -139,7 +138,7 @@ def parse_ppo(argv: Sequence[str] | None = None) -> argparse.Namespace:
         words += [REWARD, models[0][1]]  # Safe-RLHF's parser requires it
     name = "ppo_lag" if COST in given else "ppo"
     args = _read(f"safe_rlhf.algorithms.{name}.main", parser, words)
-    check_numbers(PPOConfig, args)
+    PPOConfig.check_foreign(args)
     if not models:
         cost = getattr(args, "cost_model_name_or_path", None)
         if cost is None:

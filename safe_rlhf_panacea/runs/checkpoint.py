@@ -32,24 +32,14 @@ SAFE, UNSAFE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOA
 
 @dataclass
 class TrainingState:
-    """Where a run stands.
+    """Where a run stands."""
 
-    Attributes:
-        global_step: training steps done.
-        epoch: passes over the data done.
-        random_state: of all processes, from ``capture_random_state``.
-        sampler: place in the data, the data sampler's ``state_dict``.
-        panacea: place in the stream of λ and the ideal point; empty where no λ is drawn.
-        ptx_sampler: place in the supervised text of PTX, likewise; None without.
-        training_seconds: spent so far.
-    """
-
-    global_step: int
-    epoch: int
-    random_state: dict[str, Any]
-    sampler: dict[str, Any] = field(default_factory=dict)
-    panacea: dict[str, Any] = field(default_factory=dict)
-    ptx_sampler: dict[str, Any] | None = None
+    global_step: int  # training steps done
+    epoch: int  # passes over the data done
+    random_state: dict[str, Any]  # of all processes, from capture_random_state
+    sampler: dict[str, Any] = field(default_factory=dict)  # place in the data
+    panacea: dict[str, Any] = field(default_factory=dict)  # the stream of λ and the ideal point
+    ptx_sampler: dict[str, Any] | None = None  # place in the supervised text of PTX
     training_seconds: float = 0.0
 
     def to_client_state(self) -> dict[str, Any]:
@@ -62,24 +52,23 @@ class TrainingState:
         state = client_state.get(CLIENT_STATE_KEY)
         if not isinstance(state, dict):
             raise UserError(f"the checkpoint holds no {CLIENT_STATE_KEY}: not one of this package")
-        known = {f.name for f in fields(cls)}
-        if set(state) != known:
-            odd = ", ".join(sorted(known ^ set(state)))
-            raise UserError(f"the checkpoint's {CLIENT_STATE_KEY} is of another version: {odd}")
+        if odd := {f.name for f in fields(cls)} ^ set(state):
+            names = ", ".join(sorted(odd))
+            raise UserError(f"the checkpoint's {CLIENT_STATE_KEY} is of another version: {names}")
         return cls(**state)
 
 
 def capture_random_state() -> dict[str, Any]:
     """The random states of every process, all of which must call it."""
     version, words, gauss = random.getstate()
-    numpy = np.random.get_state(legacy=False)
+    _, keys, position, has_gauss, cached = np.random.get_state()
     own = {
         "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
         "numpy": {
-            "keys": torch.from_numpy(numpy["state"]["key"].astype(np.int64)),
-            "position": int(numpy["state"]["pos"]),
-            "has_gauss": int(numpy["has_gauss"]),
-            "cached": float(numpy["gauss"]),
+            "keys": torch.from_numpy(keys.astype(np.int64)),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "cached": float(cached),
         },
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
@@ -122,15 +111,13 @@ def _sha256(path: Path) -> str:
 
 
 def write_checksums(checkpoints: Path, step: int, engines: Iterable[str]) -> None:
-    """Note down the checksum of every file of a step; all processes call it."""
-    names = [
-        str(path.relative_to(checkpoints))
-        for engine in engines
-        for path in sorted((checkpoints / engine / f"step-{step}").rglob("*"))
-        if path.is_file()
-    ]
+    """Note down the checksum of every file of a step; all processes call it and share the work."""
+    found = (
+        p for name in engines for p in sorted((checkpoints / name / f"step-{step}").rglob("*"))
+    )
+    names = [str(path.relative_to(checkpoints)) for path in found if path.is_file()]
     names = all_gather_objects(names)[0]  # as one process sees the folder
-    own = names[get_rank() :: get_world_size()]  # the processes share the work
+    own = names[get_rank() :: get_world_size()]
     parts = all_gather_objects({name: _sha256(checkpoints / name) for name in own})
     if get_rank() == 0:
         sums = {name: value for part in parts for name, value in part.items()}
@@ -139,29 +126,27 @@ def write_checksums(checkpoints: Path, step: int, engines: Iterable[str]) -> Non
 
 
 def check_checksums(checkpoints: Path, step: int) -> None:
-    """Whether a step's files are as they were written; all processes call it.
+    """Refuse a step with a file that is missing or was changed; all processes call it.
 
-    A ``UserError`` names a file that is missing or was changed. A checkpoint of a version that
-    noted no checksums is not checked.
+    A checkpoint of a version that noted no checksums is not checked.
     """
     file = checksum_file(checkpoints, step)
     if not file.is_file():
         return
+    own = None
     lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    own = (_problem(checkpoints, line) for line in lines[get_rank() :: get_world_size()])
-    found = next(filter(None, all_gather_objects(next(filter(None, own), None))), None)
-    if found is not None:
+    for line in lines[get_rank() :: get_world_size()]:
+        expected, _, name = line.partition("  ")
+        if not name:
+            own = f"its list of checksums is damaged: {line!r}"
+        elif not (checkpoints / name).is_file():
+            own = f"{name} is missing"
+        elif _sha256(checkpoints / name) != expected:
+            own = f"{name} is damaged: its checksum is another"
+        if own:
+            break
+    if found := next(filter(None, all_gather_objects(own)), None):
         raise UserError(f"{checkpoints}: step-{step} cannot be loaded: {found}")
-
-
-def _problem(checkpoints: Path, line: str) -> str | None:
-    expected, _, name = line.partition("  ")
-    if not name:
-        return f"its list of checksums is damaged: {line!r}"
-    path = checkpoints / name
-    if not path.is_file():
-        return f"{name} is missing"
-    return None if _sha256(path) == expected else f"{name} is damaged: its checksum is another"
 
 
 @contextmanager
@@ -186,7 +171,7 @@ def tensors_only() -> Iterator[None]:
 
 
 class TrainingClock:
-    """Seconds spent training: those before a resume count, those of evaluations do not."""
+    """Seconds spent training since ``start``, those ``before`` a resume included."""
 
     def __init__(self) -> None:
         """Begin now; ``start`` begins anew."""
@@ -210,6 +195,6 @@ class TrainingClock:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training so far, those before a resume included."""
+        """Seconds of training so far."""
         now = time.perf_counter() if self._stopped_at is None else self._stopped_at
         return self.before + now - self._since

@@ -22,18 +22,14 @@ class DivergedError(SharedError):
 
 
 def finite_on_all(action: Callable[[], Found]) -> Found:
-    """What an action gives; where one process has no finite responses, all of them are told.
-
-    ``NotFiniteError`` and ``NoResponsesError`` of one process are raised on all.
-    """
+    """What an action gives; one process's ``NotFiniteError`` or ``NoResponsesError`` is all's."""
     found, told = None, None
     try:
         found = action()
     except (NotFiniteError, NoResponsesError) as error:
         told = type(error)(str(error))
-    for refusal in all_gather_objects(told):
-        if refusal is not None:
-            raise refusal
+    for refusal in filter(None, all_gather_objects(told)):
+        raise refusal
     return cast(Found, found)
 
 
@@ -47,16 +43,11 @@ class DivergenceCheck:
     def check(
         self, step: int, values: Mapping[str, Any], engines: Mapping[str, Any], batch: str = ""
     ) -> None:
-        """Refuse a step that is not finite, with a ``DivergedError``.
+        """Refuse a step whose loss, reward or gradient norm is not finite with a ``DivergedError``.
 
-        That is one with such a loss, reward or gradient norm, or the last of too many updates in a
-        row that float16's loss scaler has skipped.
-
-        Args:
-            step: its number.
-            values: what is logged of it.
-            engines: name to engine, of all that train.
-            batch: what the message says of the batch.
+        So is the last of too many updates in a row that float16's loss scaler skipped. ``values``
+        is what is logged of the step, ``engines`` are all that train by name, and ``batch`` is
+        what the message says of the batch.
         """
         odd = [
             f"{name} is {value}"
@@ -78,7 +69,7 @@ class DivergenceCheck:
             if row > MOST_SKIPPED:
                 odd.append(f"the loss scaler skipped {MOST_SKIPPED + 1} updates of the {name}")
         if odd:
-            where = f"step {step}{f' ({batch})' if batch else ''}"
+            where = f"step {step} ({batch})" if batch else f"step {step}"
             raise DivergedError(
                 f"{where}: {odd[0]}: the training has diverged and ends here; the last checkpoint "
                 "is kept; try a lower learning rate"
@@ -92,10 +83,9 @@ def check_weights(parameters: Iterable[tuple[str, torch.nn.Parameter]], what: st
     """
     trained = ((name, getattr(p, "ds_tensor", p)) for name, p in parameters if p.requires_grad)
     own = next((name for name, weights in trained if not weights.isfinite().all()), None)
-    found = [name for name in all_gather_objects(own) if name is not None]
-    if found:
+    for name in filter(None, all_gather_objects(own)):
         raise DivergedError(
-            f"{what}: {found[0]} is not finite: the training has diverged, and this is not saved"
+            f"{what}: {name} is not finite: the training has diverged, and this is not saved"
         )
 
 

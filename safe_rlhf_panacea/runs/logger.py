@@ -48,7 +48,7 @@ class Logger:
         *,
         resume: bool = False,
     ) -> None:
-        """Open the logs.
+        """Open the logs, on the main process.
 
         Args:
             log_type: one or several of ``wandb``, ``tensorboard`` and ``trackio``; or ``file``,
@@ -61,32 +61,40 @@ class Logger:
                 trackio's of this name.
         """
         self.log_types = [log_type or "none"] if isinstance(log_type, str | None) else log_type
-        for name in self.log_types:
-            if name not in (*NEEDS, "file", "none"):
-                raise UserError(f"log_type {name!r} is none of {', '.join(NEEDS)}, file and none")
-            if name != "none" and log_dir is None:
-                raise UserError(f"log_type {name} needs a log_dir")
         self.log_dir = None if log_dir is None else Path(log_dir).expanduser()
-        self._metrics: Path | None = None
         self.wandb: Any = None
         self.writer: Any = None
         self.trackio: Any = None
+        self._metrics: Path | None = None
         if not is_main_process():
             return
         check_log(self.log_types, log_dir)
-        about = log_project, log_run_name, recordable(config or {})
+        if log_dir is None and (needing := [one for one in self.log_types if one != "none"]):
+            raise UserError(f"log_type {needing[0]} needs a log_dir")
+        shown = recordable(config or {})
         if self.log_dir is not None:
             self.log_dir.mkdir(parents=True, exist_ok=True)
             self._metrics = self.log_dir / METRICS_FILE
             cut_half_line(self._metrics)
-            if "wandb" in self.log_types:
-                self.wandb = open_run(self.log_dir, *about, resume=resume)
-            if "tensorboard" in self.log_types:
-                from torch.utils.tensorboard import SummaryWriter
+        if self.log_dir is not None and "wandb" in self.log_types:
+            self.wandb = open_run(self.log_dir, log_project, log_run_name, shown, resume=resume)
+        if "tensorboard" in self.log_types:
+            from torch.utils.tensorboard import SummaryWriter
 
-                self.writer = SummaryWriter(str(self.log_dir))
+            self.writer = SummaryWriter(str(self.log_dir))
         if "trackio" in self.log_types:
-            self.trackio = _open_trackio(*about, resume=resume)
+            import trackio
+
+            # Its files lie where trackio keeps them (TRACKIO_DIR); no server is started.
+            self.trackio = trackio.init(
+                project=log_project or PROJECT,
+                name=log_run_name,
+                config=shown,
+                resume="allow" if resume else "never",
+                embed=False,
+                auto_log_gpu=False,
+                auto_log_cpu=False,
+            )
         atexit.register(self.close)
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
@@ -104,10 +112,9 @@ class Logger:
                 append_line(self._metrics, json.dumps({"step": step, **plain}, ensure_ascii=False))
             except OSError as error:  # a full disk costs a line, and not the training
                 self.print(f"step {step} is missing in {self._metrics}: {error}")
-        if self.wandb is not None:
-            self.wandb.log(values, step=step)
-        if self.trackio is not None:
-            self.trackio.log(values, step=step)
+        for run in (self.wandb, self.trackio):
+            if run is not None:
+                run.log(values, step=step)
         if self.writer is not None:
             for name, value in values.items():
                 self.writer.add_scalar(name, value, global_step=step)
@@ -128,34 +135,20 @@ class Logger:
         self.wandb = self.writer = self.trackio = self._metrics = None
 
 
-def _open_trackio(
-    project: str | None, name: str | None, config: dict[str, Any], *, resume: bool
-) -> Any:
-    """Its files lie where trackio keeps them (``TRACKIO_DIR``); no server is started."""
-    import trackio
-
-    return trackio.init(
-        project=project or PROJECT,
-        name=name,
-        config=config,
-        resume="allow" if resume else "never",
-        embed=False,
-        auto_log_gpu=False,
-        auto_log_cpu=False,
-    )
-
-
 def log_types(args: TrainConfig) -> Sequence[LogType]:
     """Where a run logs: ``--report_to``, or else ``--log_type``."""
     return args.report_to or [args.log_type]
 
 
 def check_log(log_types: Sequence[LogType], log_dir: str | os.PathLike[str] | None) -> None:
-    """Whether a logger can be opened, before anything is loaded; changes nothing.
+    """Refuse what no logger can be opened for, before anything is loaded; changes nothing.
 
-    A ``UserError`` names a missing package, a ``none`` that does not stand alone, an unknown mode
-    of wandb in the environment, or a folder that cannot be written to.
+    A ``UserError`` names an unknown log, a missing package, a ``none`` that does not stand alone,
+    an unknown mode of wandb in the environment, or a folder that cannot be written to.
     """
+    for name in log_types:
+        if name not in (*NEEDS, "file", "none"):
+            raise UserError(f"log_type {name!r} is none of {', '.join(NEEDS)}, file and none")
     if "none" in log_types and len(log_types) > 1:
         raise UserError(f"--report_to {' '.join(log_types)}: none stands alone")
     for name in filter(NEEDS.get, log_types):
@@ -167,10 +160,11 @@ def check_log(log_types: Sequence[LogType], log_dir: str | os.PathLike[str] | No
             ) from error
     if "wandb" in log_types:
         wanted_mode()
-    folder = None if log_dir is None else Path(log_dir).expanduser().absolute()
-    there = next((p for p in (folder, *folder.parents) if p.exists()), None) if folder else None
-    if there is not None and not (there.is_dir() and os.access(there, os.W_OK)):
-        raise UserError(f"--log_dir {log_dir}: {there} is no folder that can be written to")
+    if log_dir is not None:
+        folder = Path(log_dir).expanduser().absolute()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not (there.is_dir() and os.access(there, os.W_OK)):
+            raise UserError(f"--log_dir {log_dir}: {there} is no folder that can be written to")
 
 
 def progress_bar(

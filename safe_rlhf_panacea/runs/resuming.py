@@ -10,7 +10,6 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from safe_rlhf_panacea.configs.options import options_of
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data.template import SAFE_RLHF
 from safe_rlhf_panacea.distributed import all_gather_objects, get_world_size
@@ -99,26 +98,26 @@ def load_checkpoint(engines: dict[str, Any], output_dir: str | Path, step: int) 
     DeepSpeed's files are pickles; they are read as data, without running what they hold.
     """
     found: dict[str, Any] = {}
-    checkpoints = Path(output_dir).expanduser() / CHECKPOINTS
+    checkpoints, tag = Path(output_dir).expanduser() / CHECKPOINTS, f"step-{step}"
     check_checksums(checkpoints, step)
     for name, engine in engines.items():
-        folder = checkpoints / name
-        if not (folder / f"step-{step}").is_dir():
-            raise UserError(f"{folder}/step-{step} cannot be loaded: it is missing")
+        place = checkpoints / name / tag
+        if not place.is_dir():
+            raise UserError(f"{place} cannot be loaded: it is missing")
         try:
             with tensors_only():
                 path, found = engine.load_checkpoint(
-                    str(folder), tag=f"step-{step}", load_module_strict=False
+                    str(place.parent), tag=tag, load_module_strict=False
                 )
         except UnpicklingError as error:
             raise UserError(
-                f"{folder}/step-{step} cannot be loaded: it is damaged, or holds more than "
+                f"{place} cannot be loaded: it is damaged, or holds more than "
                 f"tensors and plain values: {str(error).splitlines()[0]}"
             ) from error
         except Exception as error:  # DeepSpeed's and pickle's are of many kinds
-            raise UserError(f"{folder}/step-{step} cannot be loaded: {error!r}") from error
+            raise UserError(f"{place} cannot be loaded: {error!r}") from error
         if path is None:
-            raise UserError(f"{folder}/step-{step} holds no checkpoint")
+            raise UserError(f"{place} holds no checkpoint")
     return TrainingState.from_client_state(found)
 
 
@@ -127,13 +126,8 @@ def check_same_run(
 ) -> None:
     """Refuse to go on with other flags, data or processes than the run began with.
 
-    A flag that is younger than the record counts as its default.
-
-    Args:
-        output_dir: the run's folder.
-        args: the flags now.
-        data: fingerprints of the data sets now, by flag.
-        template: the chat template now, as it is recorded; older runs had Safe-RLHF's.
+    A flag that is younger than the record counts as its default. ``data`` are fingerprints of the
+    data sets now, by flag, and ``template`` the chat template now; older runs had Safe-RLHF's.
     """
     path = Path(output_dir).expanduser() / RUN_FILE
     folder, record = path.parent, read_record(path)
@@ -146,16 +140,13 @@ def check_same_run(
             "an exact resume needs as many"
         )
     now = _bound(vars(args))
-    younger = {one.name: one.default for one in options_of(type(args)).values()}
+    younger = {name: one.default for name, one in args.OPTIONS.items()}
     begun = _bound({**younger, **record["args"]})
     length = {name: begun.pop(name) for name in LENGTH if name in begun}
     if changed := _changed(begun, now):
         raise UserError(f"{folder}: a run resumes with its own flags; {'; '.join(changed)}")
-    bent = [
-        f"--{name} {value}"
-        for name, value in begun.items()
-        if name.endswith("lr_scheduler_type") and value != "constant"
-    ]
+    schedules = {name: value for name, value in begun.items() if name.endswith("lr_scheduler_type")}
+    bent = [f"--{name} {value}" for name, value in schedules.items() if value != "constant"]
     if bent and (changed := _changed(length, now)):
         raise UserError(
             f"{folder}: {'; '.join(changed)}: {bent[0]} lays out the learning rate for the whole "
@@ -176,33 +167,6 @@ def check_same_run(
             )
 
 
-def _begun(folder: Path) -> dict[str, Any]:
-    """The flags that a run began with, if its record has any."""
-    flags = read_record(folder / RUN_FILE).get("args")
-    return flags if isinstance(flags, dict) else {}
-
-
-def _other_length(folder: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of a run's length that are not those of its record."""
-    begun = _begun(folder)
-    names = [name for name in LENGTH if name in begun and name in flags]
-    return {name: flags[name] for name in names if flags[name] != begun[name]}
-
-
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [
-        f"--{key} was {before.get(key)!r} and is {now.get(key)!r}"
-        for key in sorted(before)  # what only ``now`` has was worked out from the flags
-        if before.get(key) != now.get(key)
-    ]
-
-
-def _bound(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags that must not change, as JSON has them."""
-    plain = json.loads(json.dumps(recordable(flags)))
-    return {name: value for name, value in plain.items() if name not in FREE}
-
-
 def can_go_on(output_dir: str | Path, flags: Mapping[str, Any]) -> bool:
     """Whether an unfinished run has a whole checkpoint, and was begun with these flags."""
     try:
@@ -214,14 +178,39 @@ def can_go_on(output_dir: str | Path, flags: Mapping[str, Any]) -> bool:
     return bool(begun) and not _changed({k: begun.get(k, now[k]) for k in now}, now)
 
 
+def _begun(folder: Path) -> dict[str, Any]:
+    """The flags that a run began with, if its record has any."""
+    flags = read_record(folder / RUN_FILE).get("args")
+    return flags if isinstance(flags, dict) else {}
+
+
+def _other_length(folder: Path, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of a run's length that are not those of its record."""
+    begun = _begun(folder)
+    names = (name for name in LENGTH if name in begun and name in flags)
+    return {name: flags[name] for name in names if flags[name] != begun[name]}
+
+
+def _bound(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that must not change, as JSON has them."""
+    plain = json.loads(json.dumps(recordable(flags)))
+    return {name: value for name, value in plain.items() if name not in FREE}
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs; what only ``now`` has was worked out from the flags."""
+    return [
+        f"--{key} was {before[key]!r} and is {now.get(key)!r}"
+        for key in sorted(before)
+        if before[key] != now.get(key)
+    ]
+
+
 def take_up(output_dir: str | Path, args: TrainConfig, step: int, total: int) -> None:
     """Prepare the folder, once all is loaded: what was logged after the checkpoint comes again.
 
-    Args:
-        output_dir: the run's folder.
-        args: the flags.
-        step: of the checkpoint.
-        total: steps in the whole run; its last evaluation comes after its last checkpoint.
+    ``step`` is the checkpoint's, of ``total`` in the whole run, whose last evaluation comes after
+    its last checkpoint.
     """
     folder = Path(output_dir).expanduser()
     if step > total:
@@ -231,24 +220,15 @@ def take_up(output_dir: str | Path, args: TrainConfig, step: int, total: int) ->
     for place in (folder, folder / CHECKPOINTS):
         remove_leftovers(place)
     log_dir = Path(args.log_dir).expanduser() if args.log_dir else folder
-    for file in (log_dir / METRICS_FILE, folder / EVALUATIONS_FILE):
-        _cut_after(file, step, evaluates_next=args.eval_strategy == "epoch" or step >= total)
+    # An evaluation at the end of an epoch or of the run comes after the checkpoint, and so again.
+    evaluates_next = args.eval_strategy == "epoch" or step >= total
+    for file in filter(Path.is_file, (log_dir / METRICS_FILE, folder / EVALUATIONS_FILE)):
+        kept = []
+        for number, values in enumerate(read_json_lines(file), start=1):
+            if not isinstance(values, dict) or not isinstance(values.get("step"), int):
+                raise UserError(f"{file}:{number}: the line names no step")
+            again = evaluates_next and not any(key.startswith("train/") for key in values)
+            if values["step"] < step or (values["step"] == step and not again):
+                kept.append(json.dumps(values, ensure_ascii=False) + "\n")
+        atomic_write_text(file, "".join(kept))
     note_resumption(folder, step, _other_length(folder, vars(args)))
-
-
-def _cut_after(path: Path, step: int, *, evaluates_next: bool) -> None:
-    """Leave out lines of later steps, and a last one that an interruption cut.
-
-    With ``evaluates_next`` also the evaluation at the step itself: one at the end of an epoch or
-    of the run comes after the checkpoint, and so comes again.
-    """
-    if not path.is_file():
-        return
-    kept = []
-    for number, values in enumerate(read_json_lines(path), start=1):
-        if not isinstance(values, dict) or not isinstance(values.get("step"), int):
-            raise UserError(f"{path}:{number}: the line names no step")
-        again = evaluates_next and not any(key.startswith("train/") for key in values)
-        if values["step"] < step or (values["step"] == step and not again):
-            kept.append(json.dumps(values, ensure_ascii=False) + "\n")
-    atomic_write_text(path, "".join(kept))

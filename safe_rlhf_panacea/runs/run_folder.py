@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -83,15 +83,18 @@ def point_latest(folder: AnyPath) -> None:
     if run.parent.name != RUNS or run == link or is_taken:
         return
     temporary = run.with_name(f".{LATEST}.{os.getpid()}.tmp")
-    with contextlib.suppress(OSError, NotImplementedError):
+    with suppress(OSError, NotImplementedError):
         temporary.symlink_to(run.name, target_is_directory=True)
         os.replace(temporary, link)
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         temporary.unlink(missing_ok=True)
 
 
+# -- a folder for a new run -------------------------------------------------------------------
+
+
 def check_output_dir(path: AnyPath, overwrite: bool = False, resume: bool | None = None) -> Path:
-    """Whether a folder may be claimed; changes nothing.
+    """Refuse a folder that cannot be claimed; changes nothing. Returns it.
 
     ``resume`` is None of programs that resume nothing. A ``UserError`` says that the path is a
     file, that the folder holds a run already or none to resume, or that a run would be replaced
@@ -133,13 +136,19 @@ def check_own_output(path: AnyPath, program: str, overwrite: bool = False) -> Pa
 def prepare_output_dir(path: AnyPath, overwrite: bool = False, resume: bool | None = None) -> Path:
     """Make a folder for a run; ``overwrite`` takes away what would mix with the new run."""
     folder = check_output_dir(path, overwrite, resume)
-    try:
+    with _writing_to(path):
         folder.mkdir(parents=True, exist_ok=True)
         if overwrite and (folder / RUN_FILE).exists():
             _remove_run(folder)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written to: {error.strerror}") from error
     return folder
+
+
+@contextmanager
+def _writing_to(path: AnyPath) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written to: {error.strerror}") from error
 
 
 def _remove_run(folder: Path, keep: Collection[str] = ()) -> None:
@@ -148,6 +157,9 @@ def _remove_run(folder: Path, keep: Collection[str] = ()) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+# -- holding a folder -------------------------------------------------------------------------
 
 
 @dataclass
@@ -174,10 +186,8 @@ def lock_folder(path: AnyPath) -> None:
         return
     lock = None
     if fcntl is not None:
-        try:
+        with _writing_to(path):
             lock = (folder / LOCK_FILE).open("ab")  # to write: network file systems ask for it
-        except OSError as error:
-            raise UserError(f"{path} cannot be written to: {error.strerror}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -207,10 +217,8 @@ def claim_folder(path: AnyPath, *, overwrite: bool = False, resume: bool | None 
     """Lock a folder and prepare it for a run."""
     folder = Path(path).expanduser().resolve()
     missing = [p for p in (folder, *folder.parents) if not p.exists()]
-    try:
+    with _writing_to(path):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written to: {error.strerror}") from error
     lock_folder(folder)
     prepare_output_dir(path, overwrite=overwrite, resume=resume)
     if not resume:

@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,28 +64,23 @@ def write_run_record(path: AnyPath, args: Values, extra: Mapping[str, Any] | Non
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
     }
     file = Path(path).expanduser() / RUN_FILE
-    for source in filter(None, os.environ.get(LAUNCHER_VARIABLE, "").split(os.pathsep)):
-        if Path(source).is_file():
-            (file.parent / LAUNCHER_FOLDER).mkdir(exist_ok=True)
-            shutil.copy(source, file.parent / LAUNCHER_FOLDER)
+    for source in filter(os.path.isfile, os.environ.get(LAUNCHER_VARIABLE, "").split(os.pathsep)):
+        (file.parent / LAUNCHER_FOLDER).mkdir(exist_ok=True)
+        shutil.copy(source, file.parent / LAUNCHER_FOLDER)
     if isinstance(args, Options):
-        atomic_write_text(file.parent / OPTIONS_FILE, _options_text(args))
+        import yaml
+
+        given = recordable(args.given(), objects=True)
+        text = yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
+        if FROM_PYTHON in text:
+            text = (
+                "# This run was made in Python, with objects that no file can hold. --config reads "
+                "this file\n# if flags give the options anew that have "
+                f"'{FROM_PYTHON}' below.\n{text}"
+            )
+        atomic_write_text(file.parent / OPTIONS_FILE, text)
     atomic_write_json(file, record)
     return file
-
-
-def _options_text(options: Options) -> str:
-    """The options that are not at their defaults as YAML; ``--config`` refuses objects in it."""
-    import yaml
-
-    values = recordable(options.given(), objects=True)
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    if FROM_PYTHON in text:
-        text = (
-            "# This run was made in Python, with objects that no file can hold. --config reads "
-            f"this file\n# if flags give the options anew that have '{FROM_PYTHON}' below.\n{text}"
-        )
-    return text
 
 
 def finish_run_record(path: AnyPath, training_seconds: float) -> None:
@@ -144,16 +140,11 @@ def _plain(value: Any, objects: bool) -> Any:
 
 def package_versions() -> dict[str, str]:
     """Versions of this package, of Python and of the libraries that decide a run's numbers."""
-    versions = {
-        "safe-rlhf-panacea": safe_rlhf_panacea.__version__,
-        "python": platform.python_version(),
-    }
+    own = {"safe-rlhf-panacea": safe_rlhf_panacea.__version__, "python": platform.python_version()}
     for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+        with suppress(importlib.metadata.PackageNotFoundError):
+            own[package] = importlib.metadata.version(package)
+    return own
 
 
 def git_state() -> dict[str, Any] | None:

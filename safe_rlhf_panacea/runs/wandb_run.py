@@ -17,6 +17,7 @@ from urllib.parse import urlparse
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.printing import say
+from safe_rlhf_panacea.records import misfit
 from safe_rlhf_panacea.runs.run_folder import WANDB_FILE
 
 PROJECT = "safe-rlhf-panacea"
@@ -60,7 +61,8 @@ def open_run(
     """Open a run whose files lie in ``log_dir/wandb``.
 
     A server that cannot be reached, or would want a login, makes it an offline run; a line says so.
-    With ``resume`` the run that was opened for this folder before goes on.
+    With ``resume`` the run that was opened for this folder before goes on. Neither the command
+    line, the host, the user nor the checkout leave this machine.
     """
     import wandb
 
@@ -70,17 +72,25 @@ def open_run(
         mode = "offline"
     elif mode == "offline" and not os.environ.get("WANDB_MODE"):
         _tell("no WANDB_MODE and no WANDB_API_KEY")
+    text = os.environ.get("WANDB_INIT_TIMEOUT", "")
+    try:
+        init_timeout = float(text) if text else INIT_TIMEOUT
+    except ValueError:
+        raise UserError(f"WANDB_INIT_TIMEOUT={text} is no number of seconds") from None
+    hidden = dict.fromkeys(("host", "username", "email"), "")
+    off = ("x_disable_meta", "x_disable_stats", "disable_git", "disable_code", "silent")
+    hidden |= {"console": "off", "init_timeout": init_timeout, **dict.fromkeys(off, True)}
     options: dict[str, Any] = {
         "project": project or os.environ.get("WANDB_PROJECT") or PROJECT,
         "name": name or os.environ.get("WANDB_NAME"),
         "dir": str(log_dir),
         "config": config,
-        "settings": _quiet_settings(),
+        "settings": wandb.Settings(**hidden),
     }
     file = log_dir / WANDB_FILE
     if resume and "WANDB_RUN_ID" not in os.environ and file.is_file():
         record = read_json(file)
-        if not isinstance(record, dict) or not isinstance(record.get("id"), str):
+        if misfit(record, {"id": str}):
             raise UserError(f"{file}: it names no run of wandb; remove it for a new one")
         options |= {"id": record["id"], "resume": "allow"}
     try:
@@ -93,29 +103,6 @@ def open_run(
     if mode != "disabled":
         atomic_write_json(file, {"id": run.id})
     return run
-
-
-def _quiet_settings() -> Any:
-    """Neither the command line, the host, the user nor the checkout leave this machine."""
-    import wandb
-
-    text = os.environ.get("WANDB_INIT_TIMEOUT", "")
-    try:
-        init_timeout = float(text) if text else INIT_TIMEOUT
-    except ValueError:
-        raise UserError(f"WANDB_INIT_TIMEOUT={text} is no number of seconds") from None
-    return wandb.Settings(
-        silent=True,
-        host="",
-        username="",
-        email="",
-        x_disable_meta=True,
-        x_disable_stats=True,
-        disable_git=True,
-        disable_code=True,
-        console="off",
-        init_timeout=init_timeout,
-    )
 
 
 def _tell(why: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,17 +20,71 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from safe_rlhf_panacea.errors import UserError, one_line
-from safe_rlhf_panacea.io import unique_keys
+from safe_rlhf_panacea.io import strict_json
 from safe_rlhf_panacea.records import Examples
 from safe_rlhf_panacea.serving.engine import ENDED
 from safe_rlhf_panacea.serving.guard import Guard, Metrics
-from safe_rlhf_panacea.serving.protocol import ApiError, ChatRequest, CompletionRequest, error_body
+from safe_rlhf_panacea.serving.protocol import ApiError, ChatRequest, CompletionRequest
 from safe_rlhf_panacea.serving.rules import Rules
-from safe_rlhf_panacea.serving.service import Service
+from safe_rlhf_panacea.serving.service import GONE, Service
 
 FOLDER = Path(__file__).with_name("page")
 SCRIPTS = ("basics.js", "preference.js", "answers.js", "front.js", "start.js")
 TOKENS = 128  # of an answer on the page, unless the reader wants another number
+
+
+class StrictRoute(APIRoute):
+    """A route that reads JSON as strictly as files: each key once, and numbers that are finite."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handler(request: Request) -> Response:
+            if request.method == "POST":
+                body = await request.body()
+                try:
+                    request._json = strict_json(body.decode())
+                except (ValueError, RecursionError) as error:
+                    raise ApiError(400, f"the body is not valid JSON: {error}") from None
+            return await handle(request)
+
+        return handler
+
+
+def _add_api(app: FastAPI, service: Service, metrics: Metrics) -> None:
+    rules = service.rules
+
+    def about(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": 0, "owned_by": "local"}
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatRequest, request: Request) -> Response:
+        return await service.answer(body, request)
+
+    @app.post("/v1/completions")
+    async def complete(body: CompletionRequest, request: Request) -> Response:
+        return await service.answer(body, request)
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        # The allowed corners too, for clients that can only choose a name.
+        corners = [one for one in torch.eye(len(rules.objectives)) if not rules.broken(one)]
+        names = [rules.name, *map(rules.label, corners)]
+        return {"object": "list", "data": [about(name) for name in names]}
+
+    @app.get("/v1/models/{name:path}")
+    async def model(name: str) -> dict[str, Any]:
+        return {**about(name), "preference": rules.by_name(rules.resolve(name, None))}
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        if not service.engine.is_alive:
+            raise ApiError(503, ENDED)
+        return {"status": "ok"}
+
+    @app.get("/metrics")
+    async def told() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 def page_facts(
@@ -81,94 +134,33 @@ def _add_page(app: FastAPI, facts: dict[str, Any]) -> None:
         return facts
 
 
-class UniqueKeysRoute(APIRoute):
-    """A route whose JSON has every key once: of two values the last would win unseen."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def handler(request: Request) -> Response:
-            try:
-                if request.method == "POST":
-                    body = await request.body()
-                    request._json = json.loads(body, object_pairs_hook=unique_keys)
-            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, ClientDisconnect):
-                pass  # FastAPI meets the same, and answers it
-            except ValueError as error:
-                raise HTTPException(400, str(error)) from None
-            return await handle(request)
-
-        return handler
-
-
-def _add_api(app: FastAPI, service: Service, metrics: Metrics) -> None:
-    rules = service.rules
-
-    def about(name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": 0, "owned_by": "local"}
-
-    @app.post("/v1/chat/completions")
-    async def chat(body: ChatRequest, request: Request) -> Response:
-        return await service.answer(body, request)
-
-    @app.post("/v1/completions")
-    async def complete(body: CompletionRequest, request: Request) -> Response:
-        return await service.answer(body, request)
-
-    @app.get("/v1/models")
-    async def models() -> dict[str, Any]:
-        # The allowed corners too, for clients that can only choose a name.
-        corners = [
-            corner for corner in torch.eye(len(rules.objectives)) if not rules.broken(corner)
-        ]
-        names = [rules.name, *map(rules.label, corners)]
-        return {"object": "list", "data": [about(name) for name in names]}
-
-    @app.get("/v1/models/{name:path}")
-    async def model(name: str) -> dict[str, Any]:
-        return {**about(name), "preference": rules.by_name(rules.resolve(name, None))}
-
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        if not service.engine.is_alive:
-            raise ApiError(503, ENDED)
-        return {"status": "ok"}
-
-    @app.get("/metrics")
-    async def told() -> Response:
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+def _as_api_error(error: Exception) -> ApiError:
+    """What a client is told of any exception."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, UserError):
+        return ApiError(400, one_line(error) or "")
+    if isinstance(error, HTTPException):
+        return ApiError(error.status_code, str(error.detail))
+    if isinstance(error, ClientDisconnect):
+        return ApiError(*GONE)
+    if not isinstance(error, RequestValidationError):
+        return ApiError(500, "an error of the server")
+    # Of a field that may have several types, rather what is wrong with the one that it has.
+    found = error.errors()
+    first = next((one for one in found if not one["type"].endswith("_type")), found[0])
+    parts = [str(part) for part in first["loc"][1:]]
+    # Where pydantic names one of several types, that is no part of the place.
+    types = ("str", "int", "float")
+    place = ".".join(part for part in parts if "[" not in part and part not in types)
+    message = first["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"{place}: {message}" if place else message, param=place or None)
 
 
-def _add_errors(app: FastAPI) -> None:
-    @app.exception_handler(ApiError)
-    async def refused(request: Request, error: ApiError) -> Response:
-        headers = {"Retry-After": "1"} if error.status in (429, 503) else None
-        return JSONResponse(error.body, error.status, headers=headers)
-
-    @app.exception_handler(UserError)
-    async def mistaken(request: Request, error: UserError) -> Response:
-        return JSONResponse(error_body(400, one_line(error) or ""), 400)
-
-    @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> Response:
-        # Of a field that may have several types, rather what is wrong with the one that it has.
-        found = error.errors()
-        first = next((one for one in found if not one["type"].endswith("_type")), found[0])
-        parts = [str(part) for part in first["loc"][1:]]
-        # Where pydantic names one of several types, that is no part of the place.
-        types = ("str", "int", "float")
-        place = ".".join(part for part in parts if "[" not in part and part not in types)
-        message = first["msg"].removeprefix("Value error, ")
-        text = f"{place}: {message}" if place else message
-        return JSONResponse(error_body(400, text, param=place or None), 400)
-
-    @app.exception_handler(HTTPException)
-    async def other(request: Request, error: HTTPException) -> Response:
-        return JSONResponse(error_body(error.status_code, str(error.detail)), error.status_code)
-
-    @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> Response:
-        return JSONResponse(error_body(500, "an error of the server"), 500)
+async def _tell(request: Request, error: Exception) -> Response:
+    told = _as_api_error(error)
+    headers = {"Retry-After": "1"} if told.status in (429, 503) else None
+    return JSONResponse(told.body, told.status, headers=headers)
 
 
 def make_app(
@@ -191,10 +183,11 @@ def make_app(
     """
     # No pages of FastAPI's own: they would load scripts from elsewhere.
     app = FastAPI(title="Panacea", docs_url=None, redoc_url=None)
-    app.router.route_class = UniqueKeysRoute
+    app.router.route_class = StrictRoute
     _add_api(app, service, metrics)
     _add_page(app, facts)
-    _add_errors(app)
+    for kind in (UserError, RequestValidationError, HTTPException, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, _tell)
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
     routes = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))

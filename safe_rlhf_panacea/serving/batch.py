@@ -65,19 +65,10 @@ def longest(model: Any, asked: int | None = None) -> int:
 class SlotLayer(DynamicLayer):
     """One layer's keys and values: two buffers, size = (rows, heads, columns, head_dim) each."""
 
-    def __init__(self, cache: SlotCache) -> None:
+    def __init__(self, cache: SlotCache, like: list[torch.Tensor]) -> None:
         super().__init__()
         self.cache = cache
-        self.buffers: list[torch.Tensor] = []
-
-    def reserve(self, rows: int, columns: int, like: list[torch.Tensor]) -> None:
-        """Room for so many sequences of so many tokens; what is there stays."""
-        if not self.buffers:
-            self.buffers = [one.new_zeros(0, one.size(1), 0, one.size(3)) for one in like]
-        more = max(0, rows - self.buffers[0].size(0)), max(0, columns - self.buffers[0].size(2))
-        if any(more):  # all or none: there may be no memory for them
-            by = (0, 0, 0, more[1], 0, 0, 0, more[0])
-            self.buffers = [pad(buffer, by) for buffer in self.buffers]
+        self.buffers = [one.new_zeros(0, one.size(1), 0, one.size(3)) for one in like]
         self.dtype, self.device = like[0].dtype, like[0].device
         self.is_initialized = True
 
@@ -85,12 +76,11 @@ class SlotLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write one token per row, size = (B, heads, 1, head_dim); returns all that is read."""
-        cache = self.cache
-        rows = torch.arange(len(cache), device=key_states.device)
-        read = []
+        count, read = len(self.cache), []
+        rows = torch.arange(count, device=key_states.device)
         for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[rows, :, cache.lengths] = states[:, :, 0]
-            read.append(buffer[: len(cache), :, : cache.width])
+            buffer[rows, :, self.cache.lengths] = states[:, :, 0]
+            read.append(buffer[:count, :, : self.cache.width])
         self.keys, self.values = read
         return self.keys, self.values
 
@@ -116,24 +106,29 @@ class SlotCache(DynamicCache):
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def _reserve(self, rows: int, columns: int, like: list[list[torch.Tensor]]) -> None:
+    def _reserve(self, rows: int, columns: int) -> None:
+        """Room for so many sequences of so many tokens; what is there stays."""
         rows = min(rows, self.max_rows)
         columns = min(-(-columns // BLOCK) * BLOCK, self.max_length)
-        for layer, states in zip(self.slots, like, strict=True):
-            layer.reserve(rows, columns, states)
+        for layer in self.slots:
+            there = layer.buffers[0].shape
+            more = max(0, rows - there[0]), max(0, columns - there[2])
+            if any(more):  # all or none: there may be no memory for them
+                by = (0, 0, 0, more[1], 0, 0, 0, more[0])
+                layer.buffers = [pad(buffer, by) for buffer in layer.buffers]
 
     def add(self, filled: DynamicCache, sizes: list[int]) -> None:
         """Take in sequences that another cache holds from column 0 on, padded on the right."""
-        if not self.slots:
-            self.slots = [SlotLayer(self) for _ in filled.layers]
-            self.layers = list(self.slots)
         layers: list[Any] = list(filled.layers)  # other kinds are refused before
         states: list[list[torch.Tensor]] = [[layer.keys, layer.values] for layer in layers]
+        if not self.slots:
+            self.slots = [SlotLayer(self, pair) for pair in states]
+            self.layers = list(self.slots)
         before, width, device = len(self), max(sizes), states[0][0].device
         ends = torch.tensor(sizes, device=device)[:, None]
         padding = (torch.arange(width, device=device) >= ends)[:, None, :, None]  # (J, 1, width, 1)
         # Twice the rows that were there: seldom, then, are they copied.
-        self._reserve(max(before + len(sizes), 2 * before), max(width, self.width) + 1, states)
+        self._reserve(max(before + len(sizes), 2 * before), max(width, self.width) + 1)
         for layer, pair in zip(self.slots, states, strict=True):
             for buffer, new in zip(layer.buffers, pair, strict=True):
                 kept = new[:, :, :width].masked_fill(padding, 0)
@@ -142,7 +137,7 @@ class SlotCache(DynamicCache):
 
     def prepare(self) -> torch.Tensor:
         """Make room for a token per row; returns where each may look, bool, size = (B, width)."""
-        self._reserve(len(self), self.width, [layer.buffers for layer in self.slots])
+        self._reserve(len(self), self.width)
         columns = torch.arange(self.width, device=self.lengths.device)
         return columns <= self.lengths[:, None]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -37,27 +37,15 @@ class Sampling:
         """Begin the row's stream of random numbers."""
         self.numbers = random.Random(self.seed)
 
-    @property
-    def takes_all(self) -> bool:
-        """Whether every token may be drawn."""
-        return self.top_p == 1 and self.top_k == 0 and self.min_p == 0
-
-    def seen_tokens(self, size: int, device: torch.device) -> torch.Tensor:
-        """Which tokens of the vocabulary the sequence has, bool, size = (V,)."""
-        if self.seen is None:
-            self.seen = torch.zeros(size, dtype=torch.bool, device=device)
-            self.seen[torch.tensor(self.prompt, dtype=torch.long, device=device)] = True
-        return self.seen
-
 
 class _Rows:
     """Those R rows of a batch that are drawn in one way, and where they are in it."""
 
     def __init__(
-        self, batch: Sequence[Sampling], device: torch.device, chosen: Callable[[Sampling], bool]
+        self, batch: Sequence[Sampling], chosen: Sequence[bool], device: torch.device
     ) -> None:
-        places = [i for i, row in enumerate(batch) if chosen(row)]
-        self.rows = [batch[i] for i in places]
+        places = [place for place, is_one in enumerate(chosen) if is_one]
+        self.rows = [batch[place] for place in places]
         self.places = torch.tensor(places, dtype=torch.long, device=device)  # size = (R,)
         values = [[getattr(row, name) for name in SETTINGS] for row in self.rows]
         table = torch.tensor(values, dtype=torch.float64, device=device).reshape(-1, len(SETTINGS))
@@ -68,10 +56,13 @@ class Chooser:
     """Draws for the rows of a batch; made anew when the rows change."""
 
     def __init__(self, rows: Sequence[Sampling], device: torch.device) -> None:
-        self.plain = _Rows(rows, device, lambda row: row.temperature > 0 and row.takes_all)
-        self.filtered = _Rows(rows, device, lambda row: row.temperature > 0 and not row.takes_all)
-        self.penalised = _Rows(rows, device, lambda row: row.repetition_penalty != 1)
-        self.noted = _Rows(rows, device, lambda row: row.log_probs is not None)
+        drawn = [row.temperature > 0 for row in rows]
+        takes_all = [row.top_p == 1 and row.top_k == 0 and row.min_p == 0 for row in rows]
+        pairs = list(zip(drawn, takes_all, strict=True))
+        self.plain = _Rows(rows, [one and every for one, every in pairs], device)
+        self.filtered = _Rows(rows, [one and not every for one, every in pairs], device)
+        self.penalised = _Rows(rows, [row.repetition_penalty != 1 for row in rows], device)
+        self.noted = _Rows(rows, [row.log_probs is not None for row in rows], device)
         self._seen: torch.Tensor | None = None  # of the penalised rows, size = (R, V)
 
     def choose(self, logits: torch.Tensor) -> torch.Tensor:
@@ -97,10 +88,13 @@ class Chooser:
         which = self.penalised
         some = logits[which.places].double()  # size = (R, V)
         if self._seen is None:
-            seen = [row.seen_tokens(logits.size(-1), logits.device) for row in which.rows]
-            self._seen = torch.stack(seen)
-            for row, of_row in zip(which.rows, self._seen, strict=True):
-                row.seen = of_row  # a view: the next chooser finds in it what this one notes
+            self._seen = torch.zeros_like(some, dtype=torch.bool)
+            for row, seen in zip(which.rows, self._seen, strict=True):
+                if row.seen is None:
+                    seen[torch.tensor(row.prompt, dtype=torch.long, device=logits.device)] = True
+                else:
+                    seen.copy_(row.seen)
+                row.seen = seen  # a view: the next chooser finds in it what this one notes
         penalty = which.settings["repetition_penalty"]
         changed = torch.where(some > 0, some / penalty, some * penalty)
         some = torch.where(self._seen, changed, some)
@@ -123,14 +117,9 @@ class Chooser:
 
 
 def _filtered(ordered: torch.Tensor, settings: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Take away what may not be drawn: by ``top_k``, then ``top_p``, then ``min_p``.
+    """Probabilities, largest first, size = (R, V), with 0 for what may not be drawn.
 
-    Args:
-        ordered: probabilities, the largest first, size = (R, V).
-        settings: of the rows, size = (R, 1) each.
-
-    Returns:
-        The same, with 0 for what is taken away; a row does not sum to 1.
+    That is said by ``top_k``, then ``top_p``, then ``min_p``, size = (R, 1) each.
     """
     top_k, size = settings["top_k"].long(), ordered.size(-1)
     least = ordered.gather(-1, top_k.masked_fill(top_k == 0, size).clamp(max=size) - 1)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # it needs the server's extra, which a chat in the terminal d
 
 ENDED = "the engine has ended"
 OVERFLOW = "the model's logits are not finite: its activations overflow on this request"
+FAILED = Piece(error=(500, "the model failed on this request"))
 PREFILL_TOKENS = 4096  # prompts read at once, padding included: the others wait for them
 
 
@@ -51,7 +53,7 @@ class Engine:
         pad_id, bounds = model.tokenizer.pad_token_id, (limits.max_rows, limits.max_length)
         self.batch = Batch(model.model, model.adapter, pad_id, *bounds)
         self._waiting: deque[Job] = deque()
-        self._joining: list[Job] = []  # their prompts are being read
+        self._active: list[Job] = []  # those of the batch, and those whose prompts are being read
         self._changed = threading.Condition()
         self._closing = self._ended = False
         self._thread = threading.Thread(target=self._run, name="answers", daemon=True)
@@ -60,7 +62,7 @@ class Engine:
     @property
     def rows(self) -> int:
         """Answers under way."""
-        return len({*self.batch.jobs, *self._joining})  # for a moment a job is in both
+        return len(self._active)
 
     @property
     def waiting(self) -> int:
@@ -98,120 +100,100 @@ class Engine:
         """Finish what runs and what waits, or drop it, and end the thread."""
         with self._changed:
             self._closing = True
-            for job in () if finish else self._all():
+            for job in () if finish else (*self._waiting, *self._active):
                 job.cancelled = True
             self._changed.notify()
         self._thread.join()
 
     # -- the thread -------------------------------------------------------------------
 
-    def _all(self) -> list[Job]:
-        return [*self._waiting, *{*self.batch.jobs, *self._joining}]
-
     def _run(self) -> None:
         try:
-            with torch.inference_mode(), self.batch.adapter.state.reusing():
+            with torch.inference_mode(), self.batch.adapter.state.during(reuses=True):
                 while self._has_work():
                     self._drop()
-                    self._join()
-                    self._step()
+                    if joining := self._next():
+                        self._forward(joining, partial(self.batch.join, joining))
+                    if self.batch.jobs:
+                        self._forward(list(self.batch.jobs), self.batch.step)
         except Exception:  # a GPU that is lost, say: those who wait are told
             traceback.print_exc()
         finally:
             with self._changed:
                 self._ended = True
-                left = self._all()
+                left = [*self._waiting, *self._active]
             for job in left:
                 job.deliver(Piece(error=(503, ENDED)))
 
     def _has_work(self) -> bool:
         """Wait for jobs; False once the engine is closed and none is left."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or self._waiting or self.batch.jobs)
-            return bool(self._waiting or self.batch.jobs)
+            self._changed.wait_for(lambda: self._closing or self._waiting or self._active)
+            return bool(self._waiting or self._active)
 
     def _drop(self) -> None:
         """Let go of jobs that nobody waits for, or that have taken too long."""
         limits = self.limits
-        no_row = Piece(error=(503, f"no row became free within {limits.max_wait:g} seconds"))
         too_long = Piece(error=(504, f"not finished within {limits.timeout:g} seconds"))
+        no_row = Piece(error=(503, f"no row became free within {limits.max_wait:g} seconds"))
         with self._changed:
             waiting, self._waiting = self._waiting, deque()
             for job in waiting:
-                if job.age > limits.max_wait:
-                    self._end(job, no_row)
-                elif job.age > limits.timeout:
-                    self._end(job, too_long)
+                if job.age > min(limits.max_wait, limits.timeout):
+                    self._end(job, no_row if job.age > limits.max_wait else too_long)
                 elif not job.cancelled:
                     self._waiting.append(job)
-        for job in list(self.batch.jobs):
+        for job in list(self._active):
             late = job.age > limits.timeout
             if late or job.cancelled:
-                self.batch.leave(job)
                 self._end(job, too_long if late else Piece(finish="cancelled"))
 
-    def _join(self) -> None:
-        """Read the prompts of jobs that wait: rows, and the time of the others, set bounds."""
+    def _next(self) -> list[Job]:
+        """Jobs whose prompts are read now: rows, and the time of the others, set bounds."""
         jobs: list[Job] = []
         width = 0
         with self._changed:
-            while self._waiting and len(self.batch.jobs) + len(jobs) < self.limits.max_rows:
+            while self._waiting and self.rows + len(jobs) < self.limits.max_rows:
                 width = max(width, len(self._waiting[0].prompt))
                 if jobs and width * (len(jobs) + 1) > PREFILL_TOKENS:
                     break
                 jobs.append(self._waiting.popleft())
-            self._joining = jobs
-        if not jobs:
-            return
+            self._active += jobs
+        return jobs
+
+    def _forward(self, jobs: Sequence[Job], run: Callable[[], list[int]]) -> None:
+        """A token for each job; what goes wrong ends these answers, not the loop."""
         try:
-            tokens = self.batch.join(jobs)
+            tokens = run()
         except Exception:
-            return self._fail(jobs)  # the rows before them go on
-        finally:
-            self._joining = []
+            traceback.print_exc()
+            if jobs[0] in self.batch.jobs:  # else they were to join: the rows before them go on
+                self.batch.clear()
+            for job in jobs:
+                self._end(job, FAILED)
+            return
         for job, token in zip(jobs, tokens, strict=True):
-            if self.metrics is not None:
+            if self.metrics is not None and not job.tokens:
                 self.metrics.prompt_tokens.inc(len(job.prompt))
                 self.metrics.first_token.observe(job.age)
-            self._hand_on(job, token)
-
-    def _step(self) -> None:
-        jobs = list(self.batch.jobs)
-        if not jobs:
-            return
-        try:
-            tokens = self.batch.step()
-        except Exception:
-            self._fail(jobs)
-            return self.batch.clear()
-        for job, token in zip(jobs, tokens, strict=True):
-            self._hand_on(job, token)
-
-    def _hand_on(self, job: Job, token: int) -> None:
-        """Deliver what a token adds to an answer, and free its row where that ends."""
-        if token == NOT_FINITE:
-            self.batch.leave(job)
-            return self._end(job, Piece(error=(500, OVERFLOW)))
-        try:
-            piece = job.take(token)
-        except Exception:
-            self.batch.leave(job)
-            return self._fail([job])
-        if piece is None:
-            return
-        if piece.is_last:
-            self.batch.leave(job)
-            self._end(job, piece)
-        else:
-            job.deliver(piece)
-
-    def _fail(self, jobs: Sequence[Job]) -> None:
-        """What goes wrong in the model ends these answers, not the loop."""
-        traceback.print_exc()
-        for job in jobs:
-            self._end(job, Piece(error=(500, "the model failed on this request")))
+            piece: Piece | None = Piece(error=(500, OVERFLOW))
+            try:
+                if token != NOT_FINITE:
+                    piece = job.take(token)
+            except Exception:
+                traceback.print_exc()
+                piece = FAILED
+            if piece is not None and piece.is_last:
+                self._end(job, piece)
+            elif piece is not None:
+                job.deliver(piece)
 
     def _end(self, job: Job, piece: Piece) -> None:
+        """Free the row of a job, if it has one, and deliver its last piece."""
+        if job in self.batch.jobs:
+            self.batch.leave(job)
+        if job in self._active:
+            self._active.remove(job)
         if self.metrics is not None:
             self.metrics.generated_tokens.inc(job.tokens)
             self.metrics.answer.observe(job.age)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import prometheus_client
+from fastapi.responses import JSONResponse
 from prometheus_client import Counter, Gauge, Histogram
-from starlette.exceptions import HTTPException
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from safe_rlhf_panacea.serving.protocol import error_body
+from safe_rlhf_panacea.serving.protocol import ApiError
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -27,11 +26,6 @@ HEADERS = {
 }
 BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)  # seconds
 PATIENCE = 16  # a body that is too long is read to the end if it is not so many times too long
-_FULL = json.dumps(error_body(503, "too many connections are open: try again later")).encode()
-REFUSAL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
-    b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(_FULL), _FULL)
-)
 
 
 class Metrics:
@@ -84,7 +78,10 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         if len(self.connections) > self.max_connections:
-            transport.write(REFUSAL)
+            body = bytes(_refusal(503, "too many connections are open: try again later").body)
+            head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+            head += f"Retry-After: 1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+            transport.write(head.encode() + body)
             transport.close()
         self._watch()
 
@@ -113,13 +110,12 @@ class Connection(H11Protocol):
 
     def shutdown(self) -> None:
         """The server ends: only requests that have arrived whole are answered."""
-        if self._is_waiting:
-            super().shutdown()
-            self.loop.call_later(self.LAST_SECONDS, self.transport.abort)
-        elif self.cycle.more_body or self.flow.write_paused:
+        if not self._is_waiting and (self.cycle.more_body or self.flow.write_paused):
             self.transport.abort()
-        else:
-            super().shutdown()
+            return
+        super().shutdown()
+        if self._is_waiting:
+            self.loop.call_later(self.LAST_SECONDS, self.transport.abort)
 
 
 @dataclass
@@ -146,23 +142,23 @@ class Guard:
                 message["headers"] = [*message.get("headers", []), *HEADERS.items()]
             await send(message)
 
-        if self.token is not None and path not in OPEN:
-            kind, _, given = headers.get(b"authorization", b"").partition(b" ")
-            # In a time that does not tell how nearly it is right.
-            same = hmac.compare_digest(given.strip(), self.token.encode())
-            if not same or kind.lower() != b"bearer":
-                body = error_body(401, "a bearer token is needed", code="invalid_api_key")
-                return await _reply(counting, 401, body)
+        kind, _, given = headers.get(b"authorization", b"").partition(b" ")
         length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > self.max_body:
+        bounded, app = self._bounded(receive, self.max_body), self.app
+        # In a time that does not tell how nearly it is right.
+        same = hmac.compare_digest(given.strip(), (self.token or "").encode())
+        if self.token is not None and path not in OPEN and not (same and kind.lower() == b"bearer"):
+            app = _refusal(401, "a bearer token is needed", code="invalid_api_key")
+        elif length.isdigit() and int(length) > self.max_body:
             if int(length) <= PATIENCE * self.max_body:
                 rest = self._bounded(receive, PATIENCE * self.max_body)
-                with contextlib.suppress(HTTPException):
+                with contextlib.suppress(ApiError):
                     while (await rest()).get("more_body"):
                         pass
-            return await _reply(counting, 413, error_body(413, self._too_large()))
-        await self.app(scope, self._bounded(receive, self.max_body), counting)
+            app = _refusal(413, self._too_large)
+        await app(scope, bounded, counting)
 
+    @property
     def _too_large(self) -> str:
         return f"a request may have {self.max_body} bytes at most"
 
@@ -179,20 +175,16 @@ class Guard:
                 message = await asyncio.wait_for(receive(), end - loop.time())
             except asyncio.TimeoutError:  # of its own in Python 3.10
                 text = f"the request did not arrive within {self.body_seconds:g} seconds"
-                raise HTTPException(408, text) from None
+                raise ApiError(408, text) from None
             arrived = not message.get("more_body")
             seen += len(message.get("body", b""))
             if seen > most:
-                raise HTTPException(413, self._too_large())
+                raise ApiError(413, self._too_large)
             return message
 
         return bounded
 
 
-async def _reply(send: Send, status: int, content: dict[str, Any]) -> None:
-    body = json.dumps(content).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _refusal(status: int, message: str, **more: Any) -> JSONResponse:
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
+    return JSONResponse(ApiError(status, message, **more).body, status, headers)

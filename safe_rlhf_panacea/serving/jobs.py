@@ -30,33 +30,29 @@ class TextStream:
         self._tokens: list[int] = []
         self._start = 0  # decoding begins here: a token may look different at the beginning
         self._done = 0  # tokens whose text was handed on
-        self._pending = ""
+        self._pending = ""  # text that may be the beginning of a stop text
 
     def push(self, token: int) -> str:
         """Text that is certain after one more token."""
         self._tokens.append(token)
-        self.latest = self._new_text(last=False)
-        return self._hand_out(self.latest, last=False)
+        return self._hand_out(last=False)
 
     def finish(self) -> str:
         """What was held back, at the end of the answer."""
-        return self._hand_out(self._new_text(last=True), last=True)
+        return self._hand_out(last=True)
 
-    def _decode(self, end: int | None) -> str:
-        return self.tokenizer.decode(self._tokens[self._start : end], skip_special_tokens=True)
-
-    def _new_text(self, *, last: bool) -> str:
-        """What the tokens since the last whole character add; nothing while they make none."""
-        known, whole = self._decode(self._done), self._decode(None)
-        if len(whole) <= len(known) or (whole.endswith(INCOMPLETE) and not last):
-            return ""
-        self._start, self._done = self._done, len(self._tokens)
-        return whole[len(known) :]
-
-    def _hand_out(self, new: str, *, last: bool) -> str:
+    def _hand_out(self, *, last: bool) -> str:
+        known, whole = (
+            self.tokenizer.decode(self._tokens[self._start : end], skip_special_tokens=True)
+            for end in (self._done, None)
+        )
+        self.latest = ""
+        if len(whole) > len(known) and (last or not whole.endswith(INCOMPLETE)):
+            self._start, self._done = self._done, len(self._tokens)
+            self.latest = whole[len(known) :]
         if self.stopped:
             return ""
-        text = self._pending + new
+        text = self._pending + self.latest
         if self.strip:
             text = text.lstrip()
             self.strip = not text

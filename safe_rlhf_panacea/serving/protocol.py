@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import printable_line
@@ -48,42 +48,26 @@ HARMLESS = {
 }
 
 
-def error_body(
-    status: int, message: str, *, code: str | None = None, param: str | None = None
-) -> dict[str, Any]:
-    """OpenAI's JSON of an error."""
-    kind = ERRORS.get(status, "invalid_request_error" if status < 500 else "server_error")
-    param = None if param is None else printable_line(param)
-    error = {"message": printable_line(message), "type": kind, "param": param, "code": code}
-    return {"error": error}
-
-
 class ApiError(UserError):
-    """A reply that is an error: its HTTP status and one line."""
+    """A reply that is an error: its HTTP status, one line, and OpenAI's JSON, ``body``."""
 
     def __init__(
         self, status: int, message: str, *, code: str | None = None, param: str | None = None
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.body = error_body(status, message, code=code, param=param)
+        error = {
+            "message": printable_line(message),
+            "type": ERRORS.get(status, "invalid_request_error" if status < 500 else "server_error"),
+            "param": param and printable_line(param),
+            "code": code,
+        }
+        self.body = {"error": error}
 
 
 # -- requests -------------------------------------------------------------------------
 
-
-def _encodable(text: str) -> str:
-    """JSON may hold halves of surrogate pairs, which tokenizers do not take."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("half of a surrogate pair") from None
-    return text
-
-
-Text = Annotated[str, AfterValidator(_encodable)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Stop = Annotated[Text, Field(min_length=1, max_length=256)]
+Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class Fields(BaseModel):
@@ -116,16 +100,16 @@ class StreamOptions(Fields):
 class GenerationRequest(Fields):
     """What both kinds of requests have."""
 
-    model: Text | None = None
-    preference: list[Finite] | dict[Text, Finite] | Text | None = None
+    model: str | None = None
+    preference: list[float] | dict[str, float] | str | None = None
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[Finite, Field(ge=0, le=100)] = 1.0
-    top_p: Annotated[Finite, Field(gt=0, le=1)] = 1.0
+    temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] = 0
-    min_p: Annotated[Finite, Field(ge=0, le=1)] = 0.0
-    repetition_penalty: Annotated[Finite, Field(ge=0.01, le=100)] = 1.0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] = 1.0
     n: Annotated[int, Field(ge=1)] = 1
     seed: int | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=4)] = []
@@ -141,14 +125,14 @@ class TextPart(Fields):
     """A part of a message; only text is read."""
 
     type: Literal["text"]
-    text: Text
+    text: str
 
 
 class Message(Fields):
     """A turn of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
+    content: str | list[TextPart]
 
 
 class ChatRequest(GenerationRequest):
@@ -186,7 +170,7 @@ class ChatRequest(GenerationRequest):
 class CompletionRequest(GenerationRequest):
     """The body of a request to ``/v1/completions``: a prompt as text, token ids, or several."""
 
-    prompt: Text | list[int] | Annotated[list[Text], Field(min_length=1)]
+    prompt: str | list[int] | Annotated[list[str], Field(min_length=1)]
     logprobs: Annotated[int, Field(strict=True)] | None = None
 
     @field_validator("logprobs")
@@ -212,16 +196,25 @@ class Reply:
     created: int = field(default_factory=lambda: int(time.time()))
     number: str = field(default_factory=lambda: secrets.token_hex(12))
 
-    def _json(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-        return {
+    def _json(
+        self, kind: str, choices: list[dict[str, Any]], tokens: int | None = None
+    ) -> dict[str, Any]:
+        """OpenAI's object; with its usage where the number of generated tokens is given."""
+        found = {
             "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{self.number}",
             "object": kind if self.chat else "text_completion",
             "created": self.created,
             "model": self.model,
             "preference": self.preference,
             "choices": choices,
-            **more,
         }
+        if tokens is not None:
+            found["usage"] = {
+                "prompt_tokens": self.prompt_tokens,
+                "completion_tokens": tokens,
+                "total_tokens": self.prompt_tokens + tokens,
+            }
+        return found
 
     def _choice(self, index: int, pieces: Sequence[Piece], **of_chat: Any) -> dict[str, Any]:
         text = "".join(piece.text for piece in pieces)
@@ -239,13 +232,6 @@ class Reply:
             "finish_reason": pieces[-1].finish,
         }
 
-    def usage(self, tokens: int) -> dict[str, int]:
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": tokens,
-            "total_tokens": self.prompt_tokens + tokens,
-        }
-
     def whole(self, answers: Sequence[Sequence[Piece]], tokens: int) -> dict[str, Any]:
         """All answers, each with all its pieces."""
         choices = []
@@ -253,24 +239,15 @@ class Reply:
             text = "".join(piece.text for piece in pieces)
             message = {"role": "assistant", "content": text}
             choices.append(self._choice(index, pieces, message=message))
-        return self._json("chat.completion", choices, usage=self.usage(tokens))
+        return self._json("chat.completion", choices, tokens)
 
-    @staticmethod
-    def event(content: dict[str, Any]) -> str:
-        return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+    def part(self, index: int, piece: Piece, *, first: bool = False) -> dict[str, Any]:
+        """The chunk with what is new of an answer; the first one of a chat's answer says whose."""
+        delta = {"role": "assistant"} if first else {}
+        if first or piece.text:
+            delta["content"] = piece.text
+        return self._json("chat.completion.chunk", [self._choice(index, [piece], delta=delta)])
 
-    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> str:
-        return self.event(self._json("chat.completion.chunk", choices, **more))
-
-    def first(self, index: int) -> str:
-        """The chunk that opens an answer of a chat."""
-        delta = {"role": "assistant", "content": ""}
-        return self._chunk([self._choice(index, [Piece()], delta=delta)])
-
-    def part(self, index: int, piece: Piece) -> str:
-        """A chunk with what is new of an answer."""
-        delta = {"content": piece.text} if piece.text else {}
-        return self._chunk([self._choice(index, [piece], delta=delta)])
-
-    def last(self, tokens: int) -> str:
-        return self._chunk([], usage=self.usage(tokens))
+    def last(self, tokens: int) -> dict[str, Any]:
+        """The chunk with the usage, at the end of a stream."""
+        return self._json("chat.completion.chunk", [], tokens)

@@ -21,17 +21,15 @@ SLACK = 1e-6  # float32 has no 0.8
 BOUND = re.compile(r"\s*([^<>=\s]+)\s*(<=|>=)\s*(\S+)\s*")
 
 
-def _read_bounds(
-    texts: Sequence[str], objectives: Sequence[str]
-) -> tuple[list[float], list[float]]:
-    """The least and most of each objective that λ can reach within all bounds."""
-    lower, upper = [0.0] * len(objectives), [1.0] * len(objectives)
-    for text in texts:
+def _read_bounds(allow: Sequence[str], objectives: Sequence[str]) -> list[tuple[float, float]]:
+    """The least and the most of each objective that λ can have within all bounds."""
+    bounds = dict.fromkeys(objectives, (0.0, 1.0))
+    for text in allow:
         match = BOUND.fullmatch(text)
         if match is None:
             raise UserError(f"--allow {text!r} is not of the form NAME<=NUMBER or NAME>=NUMBER")
         name, sign, number = match.groups()
-        if name not in objectives:
+        if name not in bounds:
             known = ", ".join(objectives) or "none"
             raise UserError(f"--allow {text!r}: unknown objective {name!r} (known: {known})")
         try:
@@ -40,21 +38,17 @@ def _read_bounds(
             value = -1.0
         if not 0 <= value <= 1:
             raise UserError(f"--allow {text!r}: {number} is not between 0 and 1")
-        place = objectives.index(name)
-        if sign == "<=":
-            upper[place] = min(upper[place], value)
-        else:
-            lower[place] = max(lower[place], value)
-    both = list(zip(lower, upper, strict=True))
-    least, most = sum(lower), sum(upper)
-    empty = any(low > high for low, high in both)
+        low, high = bounds[name]
+        bounds[name] = (low, min(high, value)) if sign == "<=" else (max(low, value), high)
+    least = sum(low for low, _ in bounds.values())
+    most = sum(high for _, high in bounds.values())
+    empty = any(low > high for low, high in bounds.values())
     if objectives and (empty or least > 1 + SLACK or most < 1 - SLACK):
-        raise UserError(f"--allow {' '.join(texts)} leaves no preference vector")
+        raise UserError(f"--allow {' '.join(allow)} leaves no preference vector")
     # What one objective must have, the others cannot.
-    return (
-        [max(low, 1 - (most - high)) for low, high in both],
-        [min(high, 1 - (least - low)) for low, high in both],
-    )
+    return [
+        (max(low, 1 - (most - high)), min(high, 1 - (least - low))) for low, high in bounds.values()
+    ]
 
 
 @dataclass(frozen=True)
@@ -78,42 +72,43 @@ class Rules:
         """Of a server's flags: a λ by default, else the middle, and bounds like ``helpful<=0.8``.
 
         Raises:
-            UserError: a bound that is none, bounds that exclude each other or the default.
+            UserError: a bound of another form, or bounds that exclude each other or the default.
             PreferenceError: a default off the simplex.
         """
-        lower, upper = _read_bounds(allow, objectives)
-        if default is not None:
-            if not objectives:
-                raise UserError("the adapter does not depend on λ: leave out --preference")
-            middle = parse_preference(default, objectives)
-        else:
+        bounds = _read_bounds(allow, objectives)
+        lower, upper = tuple(low for low, _ in bounds), tuple(high for _, high in bounds)
+        if default is None:
             width = sum(upper) - sum(lower)
             part = (1 - sum(lower)) / width if width > 0 else 0.0
-            values = [low + (high - low) * part for low, high in zip(lower, upper, strict=True)]
-            middle = torch.tensor(values, dtype=torch.float32)
-        rules = cls(name, tuple(objectives), tuple(lower), tuple(upper), middle)
-        if (broken := rules.broken(middle)) is not None:
+            values = [low + (high - low) * part for low, high in bounds]
+            vector = torch.tensor(values, dtype=torch.float32)
+        elif objectives:
+            vector = parse_preference(default, objectives)
+        else:
+            raise UserError("the adapter does not depend on λ: leave out --preference")
+        rules = cls(name, tuple(objectives), lower, upper, vector)
+        if broken := rules.broken(vector):
             raise UserError(f"--preference {default}: {broken}")
         return rules
 
     def broken(self, preference: torch.Tensor) -> str | None:
         """Which bound λ, size = (m,), breaks, in a line; None if none."""
+        values = preference.tolist()
         for name, value, low, high in zip(
-            self.objectives, preference.tolist(), self.lower, self.upper, strict=True
+            self.objectives, values, self.lower, self.upper, strict=True
         ):
-            if value > high + SLACK:
-                return f"{name} is {value:.4g}: this server allows {name}<={high:g}"
-            if value < low - SLACK:
-                return f"{name} is {value:.4g}: this server allows {name}>={low:g}"
+            if not low - SLACK <= value <= high + SLACK:
+                bound = f"<={high:g}" if value > high else f">={low:g}"
+                return f"{name} is {value:.4g}: this server allows {name}{bound}"
         return None
 
     def label(self, preference: torch.Tensor) -> str:
-        """The model's name with λ: what a client may ask for instead."""
+        """The model's name with λ, size = (m,): what a client may ask for instead."""
         text = format_preference(preference, self.objectives)
         return f"{self.name}@{text}" if text else self.name
 
     def by_name(self, preference: torch.Tensor) -> dict[str, float]:
-        """λ by objective, as answers have it."""
+        """λ, size = (m,), by objective, as answers have it."""
         values = zip(self.objectives, preference.tolist(), strict=True)
         return {name: round(value, 6) for name, value in values}
 
@@ -140,6 +135,6 @@ class Rules:
             found = parse_preference(wanted, self.objectives)
         except PreferenceError as error:
             raise ApiError(400, str(error), param="preference") from None
-        if (broken := self.broken(found)) is not None:
+        if broken := self.broken(found):
             raise ApiError(403, broken, code="preference_not_allowed", param="preference")
         return found

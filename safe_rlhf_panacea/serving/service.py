@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import copy
 import functools
-from collections.abc import AsyncIterator, Callable, Sequence
+import json
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from fastapi import Request
@@ -20,8 +22,8 @@ from safe_rlhf_panacea.serving.jobs import Job, Piece, TextStream
 from safe_rlhf_panacea.serving.protocol import ApiError, ChatRequest, CompletionRequest, Reply
 from safe_rlhf_panacea.serving.rules import Rules
 
-Pieces = AsyncIterator[tuple[int, Piece]]  # with the number of the answer
-GONE = Piece(error=(499, "the client has gone"))
+GONE = (499, "the client has gone")
+Inbox = asyncio.Queue[tuple[int, Piece]]  # pieces, each with the number of its answer
 
 
 @dataclass
@@ -46,14 +48,8 @@ class Service:
         """
         preference = self.rules.resolve(body.model, body.preference)
         prompts = await asyncio.to_thread(self._prompts, body)
-        loop, inbox = asyncio.get_running_loop(), asyncio.Queue[tuple[int, Piece]]()
-
-        def put(index: int, piece: Piece) -> None:
-            """May be called from any thread."""
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody listens
-                loop.call_soon_threadsafe(inbox.put_nowait, (index, piece))
-
-        jobs = self._jobs(body, prompts, preference, put)
+        inbox: Inbox = asyncio.Queue()
+        jobs = self._jobs(body, prompts, preference, inbox)
         reply = Reply(
             chat=isinstance(body, ChatRequest),
             model=self.rules.label(preference),
@@ -69,11 +65,25 @@ class Service:
                 answers[index].append(piece)
             return JSONResponse(reply.whole(answers, sum(job.tokens for job in jobs)))
         first = await anext(pieces)  # so that an error before it has its own status
-        return StreamingResponse(
-            _events(reply, jobs, first, pieces, usage=body.stream_options.include_usage),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        )
+
+        async def events() -> AsyncIterator[str]:
+            def event(content: dict[str, Any]) -> str:
+                return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+
+            try:
+                for index in range(len(jobs)) if reply.chat else ():
+                    yield event(reply.part(index, Piece(), first=True))
+                yield event(reply.part(*first))
+                async for index, piece in pieces:
+                    yield event(reply.part(index, piece))
+                if body.stream_options.include_usage:
+                    yield event(reply.last(sum(job.tokens for job in jobs)))
+                yield "data: [DONE]\n\n"
+            except ApiError as error:
+                yield event(error.body)
+
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
 
     def _prompts(self, body: ChatRequest | CompletionRequest) -> list[list[int]]:
         """Token ids of each prompt."""
@@ -94,13 +104,13 @@ class Service:
 
     def _length(self, prompt: Sequence[int], wanted: int | None) -> int:
         """The longest answer to a prompt, in tokens."""
-        most = self.engine.limits.max_length
-        room, code = most - len(prompt), "context_length_exceeded"
+        most, code = self.engine.limits.max_length, "context_length_exceeded"
         if not prompt:
             raise ApiError(400, "the prompt is empty", param="prompt")
         if wanted is not None and wanted > self.max_new_tokens:
             message = f"max_tokens is {wanted}: this server allows {self.max_new_tokens}"
             raise ApiError(400, message, code=code, param="max_tokens")
+        room = most - len(prompt)
         if room < (wanted or 1):
             message = (
                 f"a prompt of {len(prompt)} tokens and an answer of {wanted or 1} are more than "
@@ -114,41 +124,50 @@ class Service:
         body: ChatRequest | CompletionRequest,
         prompts: list[list[int]],
         preference: torch.Tensor,
-        put: Callable[[int, Piece], None],
+        inbox: Inbox,
     ) -> list[Job]:
-        """A job for each answer, which puts its pieces with its number."""
-        rows = self.engine.limits.max_rows
+        """A job for each answer, which puts its pieces with its number into the inbox."""
+        rows, loop = self.engine.limits.max_rows, asyncio.get_running_loop()
         if body.n * len(prompts) > rows:
             raise ApiError(400, f"a request may have {rows} answers at most", param="n")
         self._check_ids("stop_token_ids", body.stop_token_ids)
         ends = frozenset() if body.ignore_eos else self._stop_ids
-        stop_ids = ends.union(body.stop_token_ids)
         stops = [body.stop] if isinstance(body.stop, str) else body.stop
         is_chat = isinstance(body, ChatRequest)
         wanted = getattr(body, "max_completion_tokens", None) or body.max_tokens
+
+        def put(index: int, piece: Piece) -> None:  # from the engine's thread
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody listens
+                loop.call_soon_threadsafe(inbox.put_nowait, (index, piece))
+
         jobs: list[Job] = []
-        for prompt in prompts:
-            length = self._length(prompt, wanted)
-            for _ in range(body.n):
-                index = len(jobs)
-                sampling = Sampling(
-                    body.temperature,
-                    body.top_p,
-                    None if body.seed is None else body.seed + index,
-                    max(body.top_k, 0),
-                    body.min_p,
-                    body.repetition_penalty,
-                    prompt,
-                    log_probs=[] if body.wants_log_probs else None,
-                )
-                text = TextStream(self._decoder, stops, strip=is_chat)
-                deliver = functools.partial(put, index)
-                jobs.append(Job(prompt, preference, length, sampling, stop_ids, text, deliver))
+        for prompt in (prompt for prompt in prompts for _ in range(body.n)):
+            index = len(jobs)
+            sampling = Sampling(
+                body.temperature,
+                body.top_p,
+                None if body.seed is None else body.seed + index,
+                max(body.top_k, 0),
+                body.min_p,
+                body.repetition_penalty,
+                prompt,
+                log_probs=[] if body.wants_log_probs else None,
+            )
+            job = Job(
+                prompt,
+                preference,
+                self._length(prompt, wanted),
+                sampling,
+                ends.union(body.stop_token_ids),
+                TextStream(self._decoder, stops, strip=is_chat),
+                functools.partial(put, index),
+            )
+            jobs.append(job)
         return jobs
 
     async def _pieces(
-        self, jobs: Sequence[Job], inbox: asyncio.Queue[tuple[int, Piece]], request: Request
-    ) -> Pieces:
+        self, jobs: Sequence[Job], inbox: Inbox, request: Request
+    ) -> AsyncIterator[tuple[int, Piece]]:
         """The pieces of a request's answers, until all have ended, or an ``ApiError``.
 
         However that comes about, no row goes on for a client that is not there.
@@ -158,7 +177,7 @@ class Service:
             while (await request.receive())["type"] != "http.disconnect":
                 pass
             self.engine.cancel(jobs)  # perhaps nobody listens to the inbox yet, or any more
-            inbox.put_nowait((0, GONE))
+            inbox.put_nowait((0, Piece(error=GONE)))
 
         watching, under_way = asyncio.ensure_future(watch()), len(jobs)
         try:
@@ -171,20 +190,3 @@ class Service:
         finally:
             self.engine.cancel(jobs)
             watching.cancel()
-
-
-async def _events(
-    reply: Reply, jobs: Sequence[Job], first: tuple[int, Piece], rest: Pieces, *, usage: bool
-) -> AsyncIterator[str]:
-    """The server-sent events of a stream."""
-    try:
-        for index in range(len(jobs)) if reply.chat else ():
-            yield reply.first(index)
-        yield reply.part(*first)
-        async for index, piece in rest:
-            yield reply.part(index, piece)
-        if usage:
-            yield reply.last(sum(job.tokens for job in jobs))
-        yield "data: [DONE]\n\n"
-    except ApiError as error:
-        yield reply.event(error.body)

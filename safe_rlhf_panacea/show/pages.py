@@ -16,9 +16,9 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.compare import FrontComparison
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.indicators import INDICATORS, MEANINGS
-from safe_rlhf_panacea.io import read_json, read_json_lines
+from safe_rlhf_panacea.io import read_json_lines
 from safe_rlhf_panacea.records import misfit
-from safe_rlhf_panacea.runs.run_folder import METRICS_FILE, RUN_FILE
+from safe_rlhf_panacea.runs.run_folder import METRICS_FILE, RUN_FILE, read_record
 from safe_rlhf_panacea.show import pictures, tables
 from safe_rlhf_panacea.show.plots import picture_bytes, spread
 
@@ -68,7 +68,6 @@ def _environment() -> Environment:
     found.globals["meaning"] = MEANINGS
     found.filters["base64"] = lambda data: base64.b64encode(data).decode()
     found.filters["cell"] = _cell
-    found.filters["cell_class"] = lambda value: "n" if isinstance(value, int | float) else ""
     return found
 
 
@@ -85,11 +84,9 @@ def image(png: bytes, alternative: str) -> Markup:
 def table_html(
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],  # texts and numbers
-    classes: Sequence[Sequence[str]] = (),  # of the cells; default: ``n`` for numbers
-    kind: str = "",  # class of the whole
 ) -> Markup:
     """A table as HTML, within a box that scrolls where it is too wide."""
-    return _part("table", columns, rows, classes, kind)
+    return _part("table", columns, rows)
 
 
 def folded_table(table: tables.Table) -> Markup:
@@ -105,17 +102,6 @@ def page(title: str, parts: Sequence[Markup]) -> str:
 def _rendered(template: str, title: str, refresh: int | None = None, **values: Any) -> str:
     """A page made of a template; the browser reads it again after ``refresh`` seconds."""
     return _environment().get_template(template).render(title=title, refresh=refresh, **values)
-
-
-def _read_metrics(folder: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Training's lines of ``metrics.jsonl``, thinned to what a curve can show."""
-    log_dir = record.get("args", {}).get("log_dir")
-    path = (Path(log_dir).expanduser() if log_dir else folder) / METRICS_FILE
-    lines = read_json_lines(path) if path.is_file() else []
-    if wrong := misfit(lines, [dict]):
-        raise UserError(f"{path}: {wrong}")
-    training = [line for line in lines if any(key.startswith("train/") for key in line)]
-    return training[:: max(1, len(training) // MOST_POINTS)]
 
 
 def curve_groups(metrics: Sequence[dict[str, Any]]) -> dict[str, list[str]]:
@@ -138,8 +124,15 @@ def render(folder: Path, content: Content, *, running: bool) -> str:
     Its record and metrics are read from ``folder``. While it is ``running`` more will come, and the
     browser reads the page again every minute.
     """
-    record = read_json(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
-    latest, metrics = content.latest, _read_metrics(folder, record)
+    record = read_record(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+    log_dir = record.get("args", {}).get("log_dir")
+    path = (Path(log_dir).expanduser() if log_dir else folder) / METRICS_FILE
+    lines = read_json_lines(path) if path.is_file() else []
+    if wrong := misfit(lines, [dict]):
+        raise UserError(f"{path}: {wrong}")
+    metrics = [line for line in lines if any(key.startswith("train/") for key in line)]
+    metrics = metrics[:: max(1, len(metrics) // MOST_POINTS)]
+    latest = content.latest
     is_sampled = bool(latest.responses) and latest.responses[0]["log_ratio"] is not None
     groups = curve_groups(metrics)
     return _rendered(
@@ -175,39 +168,21 @@ def _answers(evaluation: Evaluation, is_sampled: bool) -> list[dict[str, Any]]:
 
 def comparison_page(comparison: FrontComparison, picture: bytes, command: str) -> str:
     """The page of a comparison, with the PNG of its fronts and the command that made it."""
-    objectives = comparison.objectives
     heads = [f"{NO_BREAK}".join(name.rsplit(" ", 1)) for name in INDICATORS.values()]
-    spearman = [f"Spearman {name}, its{NO_BREAK}λ" for name in objectives]
-    indicators = [["run", "points", heads[0], "÷ baseline’s", *heads[1:], *spearman]]
-    origins = []
+    spearman = [f"Spearman {name}, its{NO_BREAK}λ" for name in comparison.objectives]
+    rows = []
     for run in comparison.runs:
         ratio = run.hypervolume_over_baseline
         first, *others = tables.indicator_texts(run)
         times = "" if ratio is None else f"{ratio:.3f}"
-        indicators.append([run.label, str(len(run.points)), first, times, *others])
-        commit = str(run.commit or "")[:12] + (" (files modified)" if run.modified else "")
-        cells = [run.run, run.file, run.method, run.step, run.program, commit, run.started_at]
-        origins.append([run.label, *("" if cell is None else str(cell) for cell in cells)])
-    differences = []
-    for one in comparison.differences:
-        classes = []  # marked cells are coloured by their sign
-        for row in one.rows:
-            signs = ["more" if value > 0 else "less" for value in row.difference]
-            marked = [sign if mark else "" for sign, mark in zip(signs, row.marked, strict=True)]
-            classes.append(["", *marked, ""])
-        title, rows = f"{one.label} minus {one.baseline}", tables.difference_rows(objectives, one)
-        lines = tables.summary_lines(comparison, one)
-        differences.append({"title": title, "rows": rows, "classes": classes, "lines": lines})
+        rows.append([run.label, str(len(run.points)), first, times, *others])
     return _rendered(
         "compare.html",
         tables.fronts_title(comparison.runs),
         picture=picture,
         comparison=comparison,
-        indicators=indicators,
-        hypervolumes=tables.hypervolume_rows(comparison),
-        point=tables.point_text(comparison.reference_point),
-        differences=differences,
-        points=[(run.label, tables.front_rows(run)) for run in comparison.runs],
-        origins=origins,
+        tables=tables,
+        heads=["run", "points", heads[0], "÷ baseline’s", *heads[1:], *spearman],
+        rows=rows,
         command=command,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
-from safe_rlhf_panacea.configs import Program, configuration, option
+from safe_rlhf_panacea.configs import Program, option
 from safe_rlhf_panacea.configs.training import FromNothingOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
@@ -131,7 +131,6 @@ class Small(Run):
         return "\n\n".join(parts)
 
 
-@configuration
 class SmallOptions(FromNothingOptions):
     """Train a real chat model for two rewards that are rules, in minutes on a CPU.
 

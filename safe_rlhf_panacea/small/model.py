@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from safe_rlhf_panacea.configs import Options, Program, configuration, option
+from safe_rlhf_panacea.configs import Options, Program, option
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.experiments.table import HUB_MODEL
 from safe_rlhf_panacea.io import atomic_folder, atomic_write_json
@@ -115,7 +115,6 @@ def _read_gguf(gguf: Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-@configuration
 class ModelOptions(Options):
     """Write the model to a folder."""
 

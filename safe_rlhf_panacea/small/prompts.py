@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from safe_rlhf_panacea.configs import Options, Program, configuration, option
+from safe_rlhf_panacea.configs import Options, Program, option
 from safe_rlhf_panacea.errors import one_line_errors
 from safe_rlhf_panacea.io import atomic_write_text
 from safe_rlhf_panacea.printing import say
@@ -35,7 +35,6 @@ def write_prompts(folder: Path) -> dict[str, Path]:
     return files
 
 
-@configuration
 class PromptsOptions(Options):
     """Write short prompts in three files, for training, choosing and evaluating."""
 

@@ -8,8 +8,8 @@ import pickle
 import pytest
 import torch
 
-from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter
-from tests.tiny import tiny_llama
+from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError
+from tests.tiny import adapt, tiny_llama
 
 CONFIG = AdapterConfig(lora_dim=3, lora_scaling=12.0)
 OPTIONS = {"max_new_tokens": 5, "pad_token_id": 0, "eos_token_id": None, "do_sample": False}
@@ -18,23 +18,7 @@ OPTIONS = {"max_new_tokens": 5, "pad_token_id": 0, "eos_token_id": None, "do_sam
 def adapted(dtype=torch.float32, layers=2):
     """A model whose σ and s are large enough for λ to change what it says."""
     model = tiny_llama(layers=layers).to(dtype)
-    torch.manual_seed(0)
-    adapter = inject_adapter(model, CONFIG)
-    with torch.no_grad():
-        for parameter in adapter.parameters():
-            if parameter.dim() == 1:
-                parameter.normal_(std=8.0)
-    return model, adapter
-
-
-@pytest.fixture
-def ids():
-    return torch.randint(3, 60, (3, 6), generator=torch.Generator().manual_seed(5))
-
-
-@pytest.fixture
-def preferences():
-    return torch.tensor([[1.0, 0.0], [0.4, 0.6], [0.0, 1.0]])
+    return model, adapt(model, CONFIG, std=0.02, singular=8.0)
 
 
 @pytest.mark.parametrize(
@@ -59,22 +43,15 @@ def test_beams_with_a_preference_per_sample(ids, preferences, options):
     assert torch.equal(together, torch.cat(alone))
 
 
-def test_rows_that_differ_in_preference_only_differ(ids, preferences):
-    """Otherwise the tests above would hold for a model that ignores λ."""
-    model, adapter = adapted()
-    adapter.set_preference(preferences)
-    rows = model.generate(ids[:1].repeat(3, 1), **OPTIONS)
-    assert len({tuple(row.tolist()) for row in rows}) == 3
-
-
 def test_sampling_repeats_the_preference_with_its_row(ids, preferences):
     """With one candidate a sample is the greedy answer, of which each row has its own."""
     model, adapter = adapted()
     adapter.set_preference(preferences)
-    greedy = model.generate(ids, **OPTIONS)
+    rows = ids[:1].repeat(3, 1)  # which differ in λ only
+    greedy = model.generate(rows, **OPTIONS)
+    assert len({tuple(row.tolist()) for row in greedy}) == 3
     options = {**OPTIONS, "do_sample": True, "num_return_sequences": 3, "top_k": 1}
-    sampled = model.generate(ids, **options)
-    assert torch.equal(sampled, greedy.repeat_interleave(3, dim=0))
+    assert torch.equal(model.generate(rows, **options), greedy.repeat_interleave(3, dim=0))
 
 
 def test_after_generate_rows_are_checked_again(ids, preferences):
@@ -86,22 +63,16 @@ def test_after_generate_rows_are_checked_again(ids, preferences):
             model(ids.repeat(2, 1)[:, :1])
 
 
-def test_generate_while_off_is_the_base_models(ids, preferences):
+def test_generate_while_off_or_merged(ids, preferences):
     expected = tiny_llama().generate(ids, **OPTIONS)
     model, adapter = adapted()
-    adapter.set_preference(preferences)
+    adapter.set_preference(preferences[1])
+    own = model.generate(ids, **OPTIONS)
+    assert not torch.equal(own, expected)
     with adapter.disabled():
         assert torch.equal(model.generate(ids, **OPTIONS), expected)
-    assert not torch.equal(model.generate(ids, **OPTIONS), expected)
-
-
-def test_generate_while_merged(ids):
-    model, adapter = adapted()
-    preference = torch.tensor([0.3, 0.7])
-    adapter.set_preference(preference)
-    expected = model.generate(ids, **OPTIONS)
-    with adapter.merged(preference):
-        assert torch.equal(model.generate(ids, num_return_sequences=1, **OPTIONS), expected)
+    with adapter.merged(preferences[1]):
+        assert torch.equal(model.generate(ids, num_return_sequences=1, **OPTIONS), own)
 
 
 @pytest.mark.parametrize(

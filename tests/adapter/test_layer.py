@@ -1,6 +1,8 @@
-"""The SVD-LoRA layer against dense float64 weights."""
+"""The SVD-LoRA layer against dense float64 weights, and λ as its state."""
 
 from __future__ import annotations
+
+import copy
 
 import pytest
 import torch
@@ -12,14 +14,9 @@ from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, PreferenceSta
 
 def make_layer(config, base=None, seed=0):
     torch.manual_seed(seed)
-    base = base or nn.Linear(5, 4)
-    layer = SvdLoraLinear(base, config, PreferenceState(config.pref_dim))
-    with torch.no_grad():
-        layer.lora_U.normal_()
-        layer.lora_V.normal_()
-        layer.lora_sigma.normal_()
-        if layer.lora_s is not None:
-            layer.lora_s.normal_()
+    layer = SvdLoraLinear(base or nn.Linear(5, 4), config, PreferenceState(config.pref_dim))
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
     return layer
 
 
@@ -59,47 +56,113 @@ CONFIGS = {
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 @pytest.mark.parametrize("kind", [nn.Linear, Conv1D])
-def test_forward_is_the_dense_weight(config, kind):
-    base = nn.Linear(5, 4) if kind is nn.Linear else Conv1D(4, 5)
-    nn.init.normal_(base.bias)
-    layer = make_layer(config, base)
+def test_forward_and_merge_are_the_dense_weight(config, kind):
+    layer = make_layer(config, nn.Linear(5, 4) if kind is nn.Linear else Conv1D(4, 5))
     preference = torch.rand(config.pref_dim)
     layer.state.set(preference)
     x = torch.randn(2, 3, 5)
-    expected = x.double() @ dense_weight(layer, preference.double()).t() + layer.bias.double()
+    weight = dense_weight(layer, preference.double())
+    expected = x.double() @ weight.t() + layer.bias.double()
     assert torch.allclose(layer(x).double(), expected, atol=1e-4)
+    layer.merge(preference)
+    merged = layer.weight.t() if layer.transposed else layer.weight
+    assert torch.allclose(merged.double(), weight, rtol=1e-5, atol=1e-5)
 
 
-def test_one_preference_per_sample_equals_one_by_one():
+@pytest.mark.parametrize("shape", [(4, 3, 5), (4, 5)])
+def test_each_row_at_its_own_preference(shape):
     layer = make_layer(CONFIGS["paper"])
-    preferences = torch.rand(4, 2)
-    x = torch.randn(4, 3, 5)
-    layer.state.set(preferences)
-    together = layer(x)
-    for row in range(4):
-        layer.state.set(preferences[row])
-        assert torch.allclose(layer(x[row : row + 1])[0], together[row], atol=1e-5)
-    assert not torch.allclose(together[0], layer(x)[0], atol=1e-3)
-
-
-def test_two_dimensional_input_with_one_preference_per_row():
-    layer = make_layer(CONFIGS["paper"])
-    preferences, x = torch.rand(4, 2), torch.randn(4, 5)
+    preferences, x = torch.rand(4, 2), torch.randn(shape)
     layer.state.set(preferences)
     rows = zip(preferences.double(), x.double(), strict=True)
-    expected = torch.stack([dense_weight(layer, preference) @ row for preference, row in rows])
+    expected = torch.stack([row @ dense_weight(layer, one).t() for one, row in rows])
     assert torch.allclose(layer(x).double(), expected + layer.bias.double(), atol=1e-4)
 
 
-def test_rows_that_do_not_match_are_refused():
+def test_a_merge_in_either_precision_is_undone_bit_for_bit():
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.06)):
+        layer = make_layer(AdapterConfig(lora_dim=3, lora_scaling=3.0), nn.Linear(5, 4).to(dtype))
+        before = layer.weight.detach().clone()
+        preference = torch.tensor([0.3, 0.7])
+        expected = dense_weight(layer, preference.double())
+        layer.merge(preference)
+        scale = expected.abs().max()
+        assert (layer.weight.double() - expected).abs().max() < tolerance * scale
+        with pytest.raises(AdapterError, match="already merged"):
+            layer.merge(preference)
+        layer.unmerge()
+        assert torch.equal(layer.weight, before)
+
+
+def test_gradients_against_float64():
+    layer = make_layer(CONFIGS["one s per objective"])
+    layer.state.set(torch.tensor([0.25, 0.75]))
+    x = torch.randn(2, 3, 5)
+    layer(x).square().sum().backward()
+    reference = make_layer(CONFIGS["one s per objective"]).double()
+    reference.load_state_dict(layer.state_dict())
+    weight = dense_weight(reference, torch.tensor([0.25, 0.75]).double())
+    (x.double() @ weight.t() + reference.bias).square().sum().backward()
+    for name in ("lora_U", "lora_V", "lora_sigma", "lora_s"):
+        own, expected = getattr(layer, name).grad.double(), getattr(reference, name).grad
+        assert torch.allclose(own, expected, rtol=1e-4, atol=1e-3), name
+
+
+# -- λ as state -----------------------------------------------------------------------
+
+
+def test_setting_copies_in_float32_and_raises_the_version():
+    state = PreferenceState(2)
+    for preference in (
+        torch.tensor([[1, 0], [0, 1]]),
+        torch.tensor([0.25, 0.75], dtype=torch.float64, requires_grad=True),
+        torch.tensor([1.5, -0.5]),  # off the simplex, which studies leave
+    ):
+        before, expected = state.version, preference.tolist()
+        state.set(preference)
+        preference.data.zero_()  # the caller's own
+        assert state.value.tolist() == expected
+        assert state.value.dtype == torch.float32 and not state.value.requires_grad
+        assert state.version > before
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        *((torch.tensor([number, 0.5]), "not finite") for number in (float("nan"), -float("inf"))),
+        *(
+            (torch.rand(shape), r"it must be \(2,\) or \(batch, 2\)")
+            for shape in [(3,), (1,), (2, 3), (1, 2, 2), (), (0,)]
+        ),
+    ],
+    ids=str,
+)
+def test_a_refused_preference_leaves_the_centre_of_the_simplex(bad, message):
+    state = PreferenceState(2)
+    with pytest.raises(AdapterError, match=message) as raised:
+        state.set(bad)
+    assert "\n" not in str(raised.value)
+    assert (state.value.tolist(), state.version) == ([0.5, 0.5], 0)
+
+
+def test_rows_may_be_repeated_only_while_generate_does():
     layer = make_layer(CONFIGS["paper"])
-    layer.state.set(torch.rand(4, 2))
-    with pytest.raises(AdapterError, match=r"4 preference vectors .* the batch has 8 rows"):
-        layer(torch.randn(8, 3, 5))
-    with layer.state.expanded():
-        assert layer(torch.randn(8, 3, 5)).shape == (8, 3, 4)
-        with pytest.raises(AdapterError):
-            layer(torch.randn(6, 3, 5))
+    state = layer.state
+    state.set(torch.rand(3, 2))
+    assert state.check_rows(3) == 1
+    with state.during(expands=True):
+        assert layer(torch.randn(6, 3, 5)).shape == (6, 3, 4)
+        with state.during(expands=True):
+            assert state.check_rows(12) == 4
+        assert state.check_rows(6) == 2  # the inner context must not end the outer one
+        for rows in (2, 4, 7):
+            with pytest.raises(AdapterError, match=f"the batch has {rows} rows"):
+                state.check_rows(rows)
+    with pytest.raises(AdapterError, match=r"3 preference vectors .* the batch has 6 rows"):
+        layer(torch.randn(6, 3, 5))
+
+
+# -- what a layer remembers of λ ------------------------------------------------------
 
 
 def test_nothing_stale_is_reused():
@@ -115,29 +178,24 @@ def test_nothing_stale_is_reused():
 
     layer.state.set(preference)
     assert check()
-    layer.state.set(torch.tensor([0.1, 0.9]))
-    assert check()
-    with torch.no_grad():
-        layer.lora_sigma.add_(1.0)  # raises the parameter's version
-        assert check()
-        layer.lora_s.add_(1.0)
-        assert check()
-    layer.lora_s.data.add_(1.0)  # does not raise it, as some optimisers
+    layer.lora_s.data.add_(1.0)  # does not raise the parameter's version, as some optimisers
     layer(x).sum().backward()
     assert check()
-    layer.lora_sigma.data.add_(1.0)
-    assert check()
-    with layer.state.reusing():
+    with layer.state.during(reuses=True):
         assert check()
         layer.state.set(torch.tensor([0.8, 0.2]))
         assert check()
         with torch.no_grad():
-            layer.lora_sigma.add_(1.0)
+            layer.lora_sigma.add_(1.0)  # raises it
         assert check()
         layer(x).sum().backward()
         assert check()
+        with layer.state.kept():
+            layer.state.set(torch.tensor([0.4, 0.6]))
+            assert check()
+        assert check()
     layer.lora_sigma.data.add_(1.0)
-    with layer.state.reusing():
+    with layer.state.during(reuses=True):
         assert check()
 
 
@@ -167,46 +225,72 @@ def test_generation_makes_the_singular_values_once(monkeypatch):
     made = []
     original = layer.singular_values
     monkeypatch.setattr(layer, "singular_values", lambda p: made.append(1) or original(p))
-    with torch.no_grad(), layer.state.reusing():
+    with torch.no_grad(), layer.state.during(reuses=True):
         for _ in range(5):
             layer(torch.randn(2, 1, 5))
     assert len(made) == 1
 
 
-def test_a_merge_keeps_within_its_tolerance_and_is_undone_bit_for_bit():
-    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 0.06)):
-        config = AdapterConfig(lora_dim=3, lora_scaling=3.0)
-        layer = make_layer(config, nn.Linear(5, 4).to(dtype))
-        before = layer.weight.detach().clone()
-        preference = torch.tensor([0.3, 0.7])
-        expected = dense_weight(layer, preference.double())
-        layer.merge(preference)
-        scale = expected.abs().max()
-        assert (layer.weight.double() - expected).abs().max() < tolerance * scale
-        with pytest.raises(AdapterError, match="already merged"):
-            layer.merge(preference)
-        layer.unmerge()
-        assert torch.equal(layer.weight, before)
+def scalar_layer():
+    """W0 = 0, factor 2, U = V = 1, σ = 3, s = 5: W(λ) = 6 + 10 λ."""
+    config = AdapterConfig(lora_dim=1, pref_dim=1, lora_scaling=2.0)
+    layer = SvdLoraLinear(nn.Linear(1, 1, bias=False), config, PreferenceState(1))
+    with torch.no_grad():
+        values = {"weight": 0, "lora_U": 1, "lora_V": 1, "lora_sigma": 3, "lora_s": 5}
+        for name, value in values.items():
+            getattr(layer, name).fill_(value)
+    return layer
 
 
-def test_a_merge_into_a_weight_that_is_kept_transposed():
-    layer = make_layer(AdapterConfig(lora_dim=3, lora_scaling=3.0), Conv1D(4, 5))
-    preference = torch.tensor([0.3, 0.7])
-    expected = dense_weight(layer, preference.double())  # size = (out, in)
-    layer.merge(preference)
-    assert torch.allclose(layer.weight.t().double(), expected, rtol=1e-5, atol=1e-6)
+def test_remembered_values_follow_rows_dtype_and_preference():
+    layer = scalar_layer()
+    with torch.no_grad(), layer.state.during(reuses=True):
+        for preference, rows, expected in (
+            ([0.1], 2, [7, 7]),
+            ([0.1], 3, [7, 7, 7]),
+            ([[0.1], [0.2]], 2, [7, 8]),
+            ([[0.3], [0.4]], 2, [9, 10]),
+            ([0.4], 2, [10, 10]),
+        ):
+            layer.state.set(torch.tensor(preference))
+            for _ in range(2):
+                assert layer(torch.ones(rows, 1)).flatten().tolist() == pytest.approx(expected)
+        layer.to(torch.bfloat16)
+        assert layer(torch.ones(2, 1, dtype=torch.bfloat16)).flatten().tolist() == [10, 10]
 
 
-def test_gradients_against_float64():
-    layer = make_layer(CONFIGS["one s per objective"])
-    layer.state.set(torch.tensor([0.25, 0.75]))
-    x = torch.randn(2, 3, 5)
-    layer(x).square().sum().backward()
-    names = ("lora_U", "lora_V", "lora_sigma", "lora_s")
-    reference = make_layer(CONFIGS["one s per objective"]).double()
-    reference.load_state_dict(layer.state_dict())
-    weight = dense_weight(reference, torch.tensor([0.25, 0.75]).double())
-    (x.double() @ weight.t() + reference.bias).square().sum().backward()
-    for name in names:
-        own, expected = getattr(layer, name).grad.double(), getattr(reference, name).grad
-        assert torch.allclose(own, expected, rtol=1e-4, atol=1e-3), name
+def test_what_was_repeated_for_generate_is_not_reused_after_it():
+    layer = scalar_layer()
+    layer.state.set(torch.tensor([[0.1], [0.2]]))
+    x = torch.ones(4, 1, 1)
+    with torch.no_grad(), layer.state.during(reuses=True):
+        with layer.state.during(expands=True):
+            assert layer(x).flatten().tolist() == pytest.approx([7, 7, 8, 8])
+        with pytest.raises(AdapterError, match="the batch has 4 rows"):
+            layer(x)
+
+
+def test_a_copy_does_not_inherit_what_the_original_remembers():
+    layer, x = scalar_layer(), torch.ones(1, 1)
+    layer.state.set(torch.tensor([0.4]))
+    with torch.no_grad(), layer.state.during(reuses=True):
+        assert layer(x).item() == pytest.approx(10)
+        assert layer._cache is not None
+        other = copy.deepcopy(layer)
+        # as many writes as it takes for the versions to agree again
+        while other.lora_sigma._version < layer.lora_sigma._version:
+            other.lora_sigma.fill_(4)
+        while other.lora_s._version < layer.lora_s._version:
+            other.lora_s.fill_(5)
+        expected = 2 * (other.lora_sigma.item() + 0.4 * 5)
+        assert other(x).item() == pytest.approx(expected)
+    assert other._cache is not layer._cache
+
+
+def test_a_single_vector_is_a_batch_of_none():
+    layer = scalar_layer()
+    layer.state.set(torch.tensor([0.4]))
+    assert layer(torch.ones(1)).tolist() == pytest.approx([10])
+    layer.state.set(torch.rand(3, 1))
+    with pytest.raises(AdapterError, match="the batch has 1 rows"):
+        layer(torch.ones(1))

@@ -11,20 +11,12 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import CheckpointError, checkpoint
 
-from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, inject_adapter
-from tests.tiny import tiny_llama
+from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError
+from tests.tiny import adapt, tiny_llama
 
 A, B = torch.tensor([0.9, 0.1]), torch.tensor([0.2, 0.8])
 REENTRANT = pytest.mark.parametrize("reentrant", [False, True], ids=["non-reentrant", "reentrant"])
 CHANGED = "between a forward pass and its recomputation by gradient checkpointing"
-
-
-def randomise(adapter):
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in adapter.parameters():
-            scale = 1.0 if parameter.dim() == 1 else 0.3
-            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator))
 
 
 class Blocks(nn.Module):
@@ -49,9 +41,7 @@ class Blocks(nn.Module):
 
 def blocks(reentrant):
     model = Blocks(reentrant).double()
-    adapter = inject_adapter(model, AdapterConfig(lora_dim=2, lora_scaling=2.0))
-    randomise(adapter)
-    return model, adapter
+    return model, adapt(model, AdapterConfig(lora_dim=2, lora_scaling=2.0), singular=1.0)
 
 
 def inputs(seed=1):
@@ -82,21 +72,9 @@ def assert_same_gradients(adapter, expected):
 
 
 @REENTRANT
-def test_a_preference_that_changed_before_backward_is_refused(reentrant):
-    model, adapter = blocks(reentrant)
-    adapter.set_preference(A)
-    loss = model(inputs(0)).square().sum()
-    adapter.set_preference(B)
-    with pytest.raises(AdapterError, match=CHANGED) as raised:
-        loss.backward()
-    assert "\n" not in str(raised.value)
-
-
-@REENTRANT
 def test_llama_recomputed_at_another_preference(reentrant):
     model = tiny_llama()
-    adapter = inject_adapter(model, AdapterConfig(lora_dim=2))
-    randomise(adapter)
+    adapter = adapt(model, AdapterConfig(lora_dim=2))
     model.train()
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     model.enable_input_require_grads()
@@ -144,15 +122,6 @@ def test_set_back_after_an_evaluation_the_gradients_are_right(reentrant):
 
 
 @REENTRANT
-def test_one_pass_after_the_other_accumulates(reentrant):
-    model, adapter = blocks(reentrant)
-    for seed, preference in enumerate([A, B, A]):
-        adapter.set_preference(preference)
-        model(inputs(seed)).square().sum().backward()
-    assert_same_gradients(adapter, dense_gradients(adapter, [A, B, A]))
-
-
-@REENTRANT
 def test_of_two_passes_the_one_at_another_preference_is_refused(reentrant):
     model, adapter = blocks(reentrant)
     adapter.set_preference(A)
@@ -161,8 +130,9 @@ def test_of_two_passes_the_one_at_another_preference_is_refused(reentrant):
     second = model(inputs(1)).square().sum()
     second.backward(retain_graph=True)
     for loss in (first, first + second):
-        with pytest.raises(AdapterError, match=CHANGED):
+        with pytest.raises(AdapterError, match=CHANGED) as raised:
             loss.backward(retain_graph=True)
+        assert "\n" not in str(raised.value)
     model.zero_grad()
     second.backward()
     adapter.set_preference(A)

@@ -6,24 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.adapter import (
-    AdapterConfig,
-    AdapterError,
-    have_one_preference,
-    inject_adapter,
-    taking_rows,
-)
+from safe_rlhf_panacea.adapter import AdapterConfig, AdapterError, have_one_preference, taking_rows
+from tests.tiny import adapt
 
 
 @pytest.fixture
 def adapted():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 5), nn.Linear(5, 5))
-    config = AdapterConfig(lora_dim=2, objectives=("a", "b"), lora_module_name="")
-    adapter = inject_adapter(model, config)
-    for parameter in adapter.parameters():
-        nn.init.normal_(parameter)
-    return model, adapter
+    return model, adapt(model, AdapterConfig(2, lora_scaling=2.0, lora_module_name=""), std=1.0)
 
 
 def test_rows_in_another_order_give_the_whole_batchs_rows(adapted):
@@ -40,7 +31,7 @@ def test_rows_in_another_order_give_the_whole_batchs_rows(adapted):
 def test_where_each_lambda_is_repeated_the_rows_are_those_of_the_repeated_batch(adapted):
     model, adapter = adapted
     x, rows = torch.randn(4, 5), torch.tensor([1, 3])
-    with adapter.at(torch.rand(2, 2)), adapter.state.expanded():
+    with adapter.at(torch.rand(2, 2)), adapter.state.during(expands=True):
         whole = model(x)
         with taking_rows(model, rows, batch=4):
             torch.testing.assert_close(model(x[rows]), whole[rows])

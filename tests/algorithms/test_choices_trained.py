@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from typing import get_args
 
 import pytest
 
-from safe_rlhf_panacea import aggregation, preference_sampler
 from safe_rlhf_panacea.algorithms import dpo, grpo, ppo, sft
-from safe_rlhf_panacea.configs.panacea import Sampler
 
 PROGRAMS = {"dpo": dpo, "grpo": grpo, "ppo": ppo, "sft": sft}
 # These are of other tests: processes, memory, logs, servers.
@@ -22,12 +19,6 @@ def choices(program):
     """The values of each flag that has choices, in its parser's order."""
     found = {a.dest: a.choices for a in PROGRAMS[program].COMMAND.parser()._actions if a.choices}
     return {name: values for name, values in found.items() if name not in LEFT_OUT}
-
-
-def test_the_flags_offer_what_there_is():
-    assert get_args(Sampler) == preference_sampler.KINDS
-    assert choices("dpo")["aggregation"] == aggregation.METHODS
-    assert choices("ppo")["aggregation"] == aggregation.REWARD_METHODS
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -21,13 +21,7 @@ from safe_rlhf_panacea.configs.algorithms import (
     SFTConfig,
 )
 from safe_rlhf_panacea.configs.command_line import Program
-from safe_rlhf_panacea.configs.options import (
-    Options,
-    check_numbers,
-    configuration,
-    option,
-    options_of,
-)
+from safe_rlhf_panacea.configs.options import Options, option
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.preference import parse_preference
 
@@ -37,7 +31,7 @@ NEEDED = ["--model_name_or_path", "m", "--train_datasets", "a=x", "b=y", "--outp
 
 @pytest.mark.parametrize("cls", CONFIGS)
 def test_every_default_is_a_value_of_its_option(cls):
-    for one in options_of(cls).values():
+    for one in cls.OPTIONS.values():
         assert one.default is None or one.read(one.default) == one.default
     assert cls() == cls.of({})
     assert cls().given() == {}
@@ -105,7 +99,8 @@ def test_what_yaml_gives_need_not_be_a_flag(tmp_path):
     ("text", "message"),
     [
         (None, "No such file"),
-        ("lora_dimm: 4", "there is no option 'lora_dimm': did you mean lora_dim?"),
+        ("lora_dimm: 4", f"{COMMAND.name} has no option 'lora_dimm': did you mean lora_dim?"),
+        ("actor_lr: 1", "has no option 'actor_lr': is this the file of another program?"),
         ("- 3", "must hold lines of the form option: value"),
         ("a: [", "while parsing"),
         ("lora_dim: 0", "--lora_dim: 0 is not a positive integer"),
@@ -131,14 +126,13 @@ def test_the_help_has_defaults_and_names_the_values():
         assert words in shown
 
 
-@configuration
 class Placed(Options):
     """Options of every way in which a command line gives them."""
 
     target: str | None = option(positional=True, required=True)
     others: tuple[int, ...] = option((), positional=True)
     weight: tuple[float, ...] = option((), repeat=True)
-    vector: tuple[str, ...] = option((), kind=kinds.preference, repeat=True)
+    vector: tuple[kinds.Vector, ...] = option((), repeat=True)
     quiet: bool = option(False)
 
 
@@ -210,7 +204,7 @@ def test_the_ends_of_ranges_are_inside():
     args = COMMAND.parser().parse_args([*NEEDED, *words.split()])
     assert (args.lr, args.weight_decay, args.lr_warmup_ratio) == (0, 0, 1)
     assert (args.seed, args.lora_scaling) == (2**32 - 1, 1e-9)
-    assert (kinds.share("1"), kinds.probability("0")) == (1, 0)
+    assert GRPOConfig(top_p="1", vertex_probability=0).top_p == 1
 
 
 def test_negative_numbers_with_an_exponent_are_values():
@@ -232,9 +226,9 @@ def test_negative_numbers_with_an_exponent_are_values():
 def test_numbers_that_another_parser_read(changes, message):
     parser = COMMAND.parser()
     args = parser.parse_args([*NEEDED, "--objectives", "a", "b"])
-    check_numbers(DPOConfig, args)
-    check_numbers(DPOConfig, argparse.Namespace(lr=1e-3, unknown=float("nan")))
+    DPOConfig.check_foreign(args)
+    DPOConfig.check_foreign(argparse.Namespace(lr=1e-3, unknown=float("nan")))
     vars(args).update(changes)
     with pytest.raises(UserError) as caught:
-        check_numbers(DPOConfig, args)
+        DPOConfig.check_foreign(args)
     assert message in str(caught.value)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from safe_rlhf_panacea import forward
-from safe_rlhf_panacea.adapter import frozen
+from safe_rlhf_panacea.adapter import product
 from safe_rlhf_panacea.base.losses import diverging_mask
 from safe_rlhf_panacea.distributed import unwrap
 from safe_rlhf_panacea.errors import UserError
@@ -190,10 +190,10 @@ def test_a_shortcut_that_is_off_is_off_and_changes_no_number(shortcut, differenc
         return found[-1]
 
     monkeypatch.setattr(forward, "log_probs", noting)
-    monkeypatch.setattr(frozen, "_by_onednn", packed)
+    monkeypatch.setattr(product, "_by_onednn", packed)
     job = dict(device="cpu", model="tiny", batch=4, longest=32, shortcut=shortcut)
     for on in (True, False):
-        monkeypatch.setattr(frozen, "onednn_is_faster", lambda: True)
+        monkeypatch.setattr(product, "onednn_is_faster", lambda: True)
         work = module("parts.shortcuts").prepare({**job, "with": on})
         for _ in range(2):  # the first time some of them are tried out
             work(module("worker").Stopwatch("cpu"))

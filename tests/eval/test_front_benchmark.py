@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -64,11 +65,13 @@ def test_ratio_of_hypervolumes_by_hand(tables):
             "dpo/soups/model": front((0.5, 0.75), (0.25, 0.9)),
         }
     }
-    found = tables.summaries(collected)
+    steps = SimpleNamespace(ppo_steps=4, dpo_steps=4)
+    text, numbers = tables.benchmark_tables(collected, {}, steps)
+    found = numbers["indicators"]
     assert found["dpo/panacea/model"][7]["hypervolume"] == pytest.approx(0.1875)
     assert found["dpo/soups/model"][7]["hypervolume"] == pytest.approx(0.125)
-    assert tables.comparisons(found) == {"DPO, Panacea / soups": {7: pytest.approx(1.5)}}
-    assert "1.500" in tables.ratio_rows(tables.comparisons(found))
+    assert numbers["hypervolume_ratios"] == {"DPO, Panacea / soups": {7: pytest.approx(1.5)}}
+    assert "1.500" in text
 
 
 def test_refusals_at_the_harmless_end_by_hand(tables):

@@ -89,7 +89,7 @@ def test_one_reference_point_for_all_seeds_and_no_interval_of_one(main, seeds, t
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "accuracy"}, "differ in their kind"),
+        ({"kind": "accuracy"}, "has kind accuracy"),
         ({"front": None}, "3 --runs and 2 --baselines"),
         ({"runs": "twice"}, "--runs names a folder twice"),
     ],

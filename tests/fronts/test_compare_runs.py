@@ -49,7 +49,7 @@ def read(*texts):
 
 def top(run):
     """The radius with which the front was written: J₁ where λ = (1, 0)."""
-    return run.result.values[:, 0].max()
+    return run.values[:, 0].max()
 
 
 def refused(*texts, **options):
@@ -76,19 +76,19 @@ def refused(*texts, **options):
 )
 def test_a_run_by_its_name(text, radius, label, step, file):
     (run,) = read(text)
-    assert (top(run), run.result.label, run.result.step) == (radius, label, step)
+    assert (top(run), run.label, run.step) == (radius, label, step)
     assert run.file == file and run.location.text == text
 
 
 def test_a_quickstarts_experiment_has_all_its_methods():
     panacea, soups = read("quick:ppo")
-    assert [(top(run), run.result.label) for run in (panacea, soups)] == [
+    assert [(top(run), run.label) for run in (panacea, soups)] == [
         (2.0, "Panacea"),
         (1.0, "Rewarded Soups"),
     ]
-    assert (soups.result.kind, soups.result.method) == ("reward", "rewarded_soups")
-    assert soups.result.reference_point == (-1.0, -2.0)
-    assert [read(f"quick:{name}")[0].result.kind for name in ("dpo", "ppo_true_scores")] == [
+    assert (soups.kind, soups.method) == ("reward", "rewarded_soups")
+    assert soups.reference_point == (-1.0, -2.0)
+    assert [read(f"quick:{name}")[0].kind for name in ("dpo", "ppo_true_scores")] == [
         "accuracy",
         "true score",
     ]
@@ -158,7 +158,7 @@ CHOICES = ":dpo or :dpo/panacea|rewarded_soups, :ppo or"
         (["quick"], [CHOICES, "several fronts"]),
         (["quick:sft"], [CHOICES, "has no sft"]),
         (["quick:ppo/dpo"], [CHOICES, "has no ppo/dpo"]),
-        (["listed"], ["run.json: not a record"]),
+        (["listed"], ["run.json: no record"]),
         (["odd:ppo"], ["odd/results.json: ppo/panacea: kind: Field required"]),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from safe_rlhf_panacea.forward import NotFiniteError, SamplingConfig
 from safe_rlhf_panacea.fronts.measure import check_counted
 from safe_rlhf_panacea.fronts.measurement import Measurement
-from safe_rlhf_panacea.fronts.over_grid import Sampled, pad_left, sample_over_grid
+from safe_rlhf_panacea.fronts.over_grid import Policy, Sampled, pad_left, sample_over_grid
 from safe_rlhf_panacea.preference import preference_grid
 from tests.tiny import adapted_llama
 
@@ -32,9 +32,8 @@ def test_row_n_b_is_prompt_b_at_preference_n(adapted, config):
     grid = preference_grid(2, 0.5)  # size = (3, 2)
     ids, mask = pad_left(PROMPTS, pad=0)
     generator = torch.Generator().manual_seed(3)
-    sequences, attended, ratios = sample_over_grid(
-        model, adapter, ids, mask, grid, config, generator
-    )
+    policy = Policy(model, adapter, None, config)
+    sequences, attended, ratios = sample_over_grid(policy, ids, mask, grid, generator)
     found = set()
     for n, preference in enumerate(grid):
         for b, prompt in enumerate(PROMPTS):

@@ -228,7 +228,9 @@ REFUSED = [
     *((content, "") for content in ("{", "[]", '{"messages": NaN}', b"\xff")),
     ('{"messages": ' + "[" * 5000, ""),
     ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "surrogate"),
-    ('{"temperature": NaN, "messages": []}', "temperature: "),
+    ('{"temperature": NaN, "messages": []}', "NaN is not finite"),
+    ('{"temperature": "nan", "messages": []}', "temperature: "),
+    ({"preference": ["nan", 1]}, "has an entry that is not finite"),
     ('{"n": 1, "n": 2, "messages": []}', "the key 'n' stands twice"),
     ('{"messages": [{"role": "user", "role": "user"}]}', "the key 'role' stands twice"),
 ]

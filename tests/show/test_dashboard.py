@@ -137,26 +137,23 @@ def test_files(tmp_path, monkeypatch):
     assert "refresh" not in (tmp_path / "report.html").read_text()
 
 
-class Broken:
-    """A writer on a full disk."""
-
-    def write(self, content):
-        raise OSError("disk full")
+def broken(content):
+    raise OSError("disk full")
 
 
 @pytest.mark.usefixtures("no_page")
 def test_trouble_is_raised_at_the_start_and_told_later(tmp_path):
     log = Log()
     dashboard = Dashboard(tmp_path, log)
-    files = dashboard.writers[0]
-    dashboard.writers = [Broken()]
+    files = dashboard.places["files"]
+    dashboard.places = {"wandb": broken}
     with pytest.raises(OSError, match="disk full"):
         dashboard.publish(evaluation(0, 1.0))
-    dashboard.writers = [files]
+    dashboard.places = {"files": files}
     dashboard.publish(evaluation(1, 1.0))
-    dashboard.writers = [Broken(), files]
+    dashboard.places = {"wandb": broken, "files": files}
     assert dashboard.publish(evaluation(2, 1.0))
-    assert log.lines == ["dashboard: Broken failed and is left out: OSError('disk full')"]
+    assert log.lines == ["dashboard: wandb failed and is left out: OSError('disk full')"]
     assert json.loads((tmp_path / "results.json").read_text())["step"] == 2
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.result import FrontPoint
-from safe_rlhf_panacea.show.pages import folded_table, table_html
+from safe_rlhf_panacea.show.pages import folded_table
 from safe_rlhf_panacea.show.tables import Table, align, front_table, fronts_title, indicator_table
 from tests.eval.evaluations import front as made_up
 
@@ -76,8 +76,6 @@ def test_markdown_and_html_hold_any_text():
     assert '<td class="n">0.1235</td>' in page and '<td class="n">12,345</td>' in page
     assert page.startswith("<details open>")
     assert folded_table(Table("t", ["a"], [["x"]] * 15)).startswith("<details>")
-    coloured = table_html(["a"], [["+1"]], [["more"]], kind="names")
-    assert '<div class="wide names">' in coloured and '<td class="more">+1</td>' in coloured
 
 
 OURS = made_up(1.0, label="run")

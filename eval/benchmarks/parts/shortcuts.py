@@ -35,11 +35,11 @@ def cases(args: Namespace) -> list[Case]:
 
 def _turn_off(shortcut: str, model: Any) -> None:
     """Let this process and its model do without one of them."""
-    from safe_rlhf_panacea.adapter import frozen
+    from safe_rlhf_panacea.adapter import product
     from safe_rlhf_panacea.forward import PassOptions, set_pass_options, vocabulary
 
     if shortcut == PACKED:
-        frozen.onednn_is_faster = lambda: False
+        product.onednn_is_faster = lambda: False
     elif shortcut == VOCABULARY:
         vocabulary._is_last[model.get_output_embeddings()] = False
     else:
