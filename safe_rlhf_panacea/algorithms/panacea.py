@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
 from safe_rlhf_panacea.adapter.fingerprint import check_unchanged
@@ -63,7 +63,7 @@ class Panacea:
         self.scaling_lr_multiplier = args.scaling_lr_multiplier
         self.scaled = args.fp16
         self.progress: AdapterProgress | None = None
-        self._held: tuple[torch.Tensor, bool] | None = None  # λ, (B, m), and whether it is shared
+        self._held: tuple[Tensor, bool] | None = None  # λ, (B, m), and whether it is shared
         self.latest = self.centre
 
     def attach(self, model: nn.Module, role: str, template: ChatTemplate) -> PanaceaAdapter:
@@ -110,8 +110,8 @@ class Panacea:
         engine: Any,
         waiting: int = 0,
         passes: int = 1,
-        labelled: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        labelled: Tensor | None = None,
+    ) -> Tensor:
         """λ of a batch, size = (B, m), B = ``rows``.
 
         In scope ``batch`` one λ holds for all micro-batches whose gradients meet in an update, for
@@ -133,7 +133,7 @@ class Panacea:
         return self.source.draw(rows, begins_update=begins, labelled=labelled)
 
     @property
-    def centre(self) -> torch.Tensor:
+    def centre(self) -> Tensor:
         """The middle of the simplex, or the one λ of a run for a fixed one; size = (1, m)."""
         if self.source.fixed is not None:
             return self.source.fixed.unsqueeze(0)
@@ -141,7 +141,7 @@ class Panacea:
         return torch.full((1, count), 1 / count, device=self.source.device)
 
     @property
-    def held(self) -> tuple[torch.Tensor, bool]:
+    def held(self) -> tuple[Tensor, bool]:
         """The λ that holds, size = (B, m), and whether it is one for all rows.
 
         Raises:
@@ -153,11 +153,7 @@ class Panacea:
 
     @contextmanager
     def at(
-        self,
-        preference: torch.Tensor,
-        rows: torch.Tensor | None = None,
-        *,
-        shared: bool | None = None,
+        self, preference: Tensor, rows: Tensor | None = None, *, shared: bool | None = None
     ) -> Iterator[None]:
         """Hold λ for the forward and backward passes inside; nothing else sets it in training.
 
@@ -208,9 +204,7 @@ class Panacea:
 
     # -- m objectives to one ----------------------------------------------------------
 
-    def loss(
-        self, losses: torch.Tensor, labelled: torch.Tensor, counts: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def loss(self, losses: Tensor, labelled: Tensor, counts: Tensor | None = None) -> Tensor:
         """The m losses of a batch, size = (B, m), as one at the λ that holds, with the penalty.
 
         ``counts`` are ``label_counts`` of an average micro-batch of the update.
@@ -223,7 +217,7 @@ class Panacea:
         inputs = (losses, labelled, weights, self.method, scope)
         return aggregate_losses(*inputs, all_reduce_sum, counts) + self.penalty()
 
-    def reward(self, rewards: torch.Tensor) -> torch.Tensor:
+    def reward(self, rewards: Tensor) -> Tensor:
         """The m rewards of each row, (B, m), as one at the λ that holds, size = (B,).
 
         A reward is NaN where its objective does not count for a row.
@@ -234,18 +228,18 @@ class Panacea:
             self.ideal_point.update(best.unsqueeze(0))
         return aggregate_rewards(rewards, preference, *self._aggregation(rewards))
 
-    def weights(self, values: torch.Tensor, preference: torch.Tensor) -> torch.Tensor:
+    def weights(self, values: Tensor, preference: Tensor) -> Tensor:
         """How much each objective counts where its mean reward is v, size = (B, m) all.
 
         The ideal point is as ``reward`` last left it.
         """
         return objective_weights(values, preference, *self._aggregation(values))
 
-    def _aggregation(self, like: torch.Tensor) -> tuple[str, torch.Tensor | None, float]:
+    def _aggregation(self, like: Tensor) -> tuple[str, Tensor | None, float]:
         ideal = None if self.method == "ls" else self.ideal_point.value.to(like)
         return self.method, ideal, self.smooth_mu
 
-    def penalty(self) -> torch.Tensor | float:
+    def penalty(self) -> Tensor | float:
         """AdaLoRA's penalty on the policy's U and V, if asked for."""
         if self.orthogonality_coeff == 0:
             return 0.0
@@ -259,14 +253,12 @@ class Panacea:
             return {}
         return self.progress.metrics()
 
-    def by_label(
-        self, what: str, values: torch.Tensor, labelled: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def by_label(self, what: str, values: Tensor, labelled: Tensor) -> dict[str, Tensor]:
         """``what_<objective>`` to its values, (B, m), on the rows that it labels, or on none."""
         columns = zip(self.objectives, values.T, labelled.T, strict=True)
         return {f"{what}_{name}": of[where] for name, of, where in columns}
 
-    def by_name(self, what: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
+    def by_name(self, what: str, values: Tensor) -> dict[str, Tensor]:
         """``what_<objective>`` to the mean over all rows; values of size (..., m)."""
         means = values.reshape(-1, len(self.objectives)).mean(dim=0)
         return {f"{what}_{name}": means[i] for i, name in enumerate(self.objectives)}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig
 from safe_rlhf_panacea.distributed import all_gather_objects, get_rank, get_world_size, own_device
@@ -41,7 +42,7 @@ class PreferenceSource:
             for name, option in MOVING.items()
             if getattr(args, f"{option}_end", None) is not None
         }
-        self._kept: torch.Tensor | None = None  # size = (1, m)
+        self._kept: Tensor | None = None  # size = (1, m)
         self.drawn = torch.zeros(len(objectives), DRAWN_BINS, dtype=torch.int64)
         given = {name: getattr(args, option) for name, option in MOVING.items()}
         self.sampler = PreferenceSampler(
@@ -55,8 +56,8 @@ class PreferenceSource:
         )
 
     def draw(
-        self, batch_size: int, *, begins_update: bool = True, labelled: torch.Tensor | None = None
-    ) -> torch.Tensor:
+        self, batch_size: int, *, begins_update: bool = True, labelled: Tensor | None = None
+    ) -> Tensor:
         """λ of a batch, size = (B, m); in scope ``batch`` its rows are equal.
 
         In scope ``batch`` an update has one λ (Algorithm 1), however many batches are accumulated

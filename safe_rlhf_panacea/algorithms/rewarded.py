@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.algorithms import served
 from safe_rlhf_panacea.algorithms.trainer import PanaceaTrainer
@@ -37,14 +38,14 @@ else:
 class PanaceaScores(Scores):
     """With the m rewards that ``reward`` aggregates, size = (B, m)."""
 
-    rewards: torch.Tensor
+    rewards: Tensor
 
 
 class PanaceaRollout(Rollout, served.EngineLogProbs):
     """A rollout at its λ."""
 
-    preference: torch.Tensor  # λ of each row, size = (B, m)
-    rewards: torch.Tensor  # (B, m); NaN where an objective does not count for a response
+    preference: Tensor  # λ of each row, size = (B, m)
+    rewards: Tensor  # (B, m); NaN where an objective does not count for a response
 
 
 class PanaceaRewarded(PanaceaTrainer, RLBase):
@@ -68,7 +69,7 @@ class PanaceaRewarded(PanaceaTrainer, RLBase):
     rollouts: Rollouts | None = None
     drawing: Asked | None = None
     asked: int = 0
-    _log_probs: Iterator[torch.Tensor]  # the servers', of the parts of a micro-batch
+    _log_probs: Iterator[Tensor]  # the servers', of the parts of a micro-batch
 
     def __init__(self, args: Any, *ds_configs: dict[str, Any]) -> None:
         objectives = tuple(spec.name for spec in args.reward_specs)
@@ -126,7 +127,7 @@ class PanaceaRewarded(PanaceaTrainer, RLBase):
 
     # -- rollouts ---------------------------------------------------------------------
 
-    def draw(self, batch: Batch, waiting: int) -> torch.Tensor:
+    def draw(self, batch: Batch, waiting: int) -> Tensor:
         """λ of a micro-batch, size = (B, m), which so many backward passes come before."""
         rows = batch["input_ids"].size(0)
         return self.panacea.draw(rows, self.actor_model, waiting, self.args.update_iters)
@@ -138,7 +139,7 @@ class PanaceaRewarded(PanaceaTrainer, RLBase):
         served.publish(self, rollouts)
         each = 1 if self.WHOLE_GROUPS else self.args.num_return_sequences
         each *= 1 + self.use_ptx  # backward passes on a micro-batch
-        preferences: list[torch.Tensor] = []
+        preferences: list[Tensor] = []
         for batch in batches:
             before = self.waiting + each * (len(rollouts.waiting) + len(preferences))
             preferences.append(self.draw(batch, before))
@@ -158,7 +159,7 @@ class PanaceaRewarded(PanaceaTrainer, RLBase):
         finally:
             self.drawing = None
 
-    def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def generate(self, prompt_only_batch: Batch) -> tuple[Tensor, Tensor]:
         """Responses, every one of a prompt at that prompt's λ.
 
         One shared λ is merged into float32 weights; lower precision would round the update away,
@@ -182,9 +183,7 @@ class PanaceaRewarded(PanaceaTrainer, RLBase):
         """What a micro-batch keeps of the servers: their log-probabilities, size = (B, L - 1)."""
         return {} if self.drawing is None else {"sampling_log_probs": next(self._log_probs)}
 
-    def all_rewards(
-        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> torch.Tensor:
+    def all_rewards(self, sequence: Tensor, attention_mask: Tensor, prompt_length: int) -> Tensor:
         """The m rewards of responses to ``examples``, several to each side by side, (B, m)."""
         examples, groups = self.examples, None
         if examples is not None:
@@ -199,9 +198,7 @@ class PanaceaRewarded(PanaceaTrainer, RLBase):
         state = self.rewards.state
         state.global_step, state.max_steps = self.global_step, self.total_steps
 
-    def score(
-        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> PanaceaScores:
+    def score(self, sequence: Tensor, attention_mask: Tensor, prompt_length: int) -> PanaceaScores:
         """All m rewards, size = (B, m), and their aggregate at λ, size = (B,)."""
         rewards = self.all_rewards(sequence, attention_mask, prompt_length)
         return {"reward": self.panacea.reward(rewards), "rewards": rewards}
@@ -216,7 +213,7 @@ class PanaceaRewarded(PanaceaTrainer, RLBase):
             info = super().ptx_step(ptx_batch)
         return info | self.panacea.progress_metrics(self.actor_model)
 
-    def by_name(self, rollout: PanaceaRollout) -> dict[str, torch.Tensor]:
+    def by_name(self, rollout: PanaceaRollout) -> dict[str, Tensor]:
         """Rewards, what was said before sign, scale and shift, and λ, by objective.
 
         Where an objective may not count, also whether none does for a response.
@@ -243,9 +240,7 @@ class PanaceaRewarded(PanaceaTrainer, RLBase):
         return {**self.logged("eval"), **found}
 
     @torch.no_grad()
-    def eval_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
+    def eval_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> Batch:
         """Every objective's reward of evaluation responses, size = (B,); NaN where it has none."""
         found = self.all_rewards(sequence, attention_mask, prompt.size(-1))
         return {

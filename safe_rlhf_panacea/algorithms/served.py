@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import torch
+from torch import Tensor
 
 from safe_rlhf_panacea import distributed
 from safe_rlhf_panacea.base.engine import gathered
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class EngineLogProbs(TypedDict, total=False):
     """What a rollout has only where another engine drew its responses."""
 
-    sampling_log_probs: torch.Tensor  # the engine's, size = (B, L - 1)
+    sampling_log_probs: Tensor  # the engine's, size = (B, L - 1)
 
 
 def connect(trainer: PanaceaRewarded) -> Rollouts:
@@ -101,9 +101,7 @@ def publish(trainer: PanaceaRewarded, rollouts: Rollouts) -> None:
 # -- training on what another engine drew ---------------------------------------------
 
 
-def token_weights(
-    args: Any, rollout: Mapping[str, Any], old_log_probs: torch.Tensor
-) -> torch.Tensor | None:
+def token_weights(args: Any, rollout: Mapping[str, Any], old_log_probs: Tensor) -> Tensor | None:
     """min(π_old / π_engine, cap) of a micro-batch's tokens, without a gradient, size = (B, T).
 
     Those of truncated importance sampling; None where the options do not ask for it.
@@ -114,9 +112,7 @@ def token_weights(
     return _log_ratios(rollout, old_log_probs).clamp(max=math.log(cap)).exp()
 
 
-def mismatch(
-    rollout: Mapping[str, Any], old_log_probs: torch.Tensor, mask: torch.Tensor
-) -> dict[str, torch.Tensor]:
+def mismatch(rollout: Mapping[str, Any], old_log_probs: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """How far the engine's policy was from the trainer's, at each token; nothing without one.
 
     ``old_log_probs`` and ``mask`` are of the responses, size = (B, T).
@@ -130,7 +126,7 @@ def mismatch(
     }
 
 
-def _log_ratios(rollout: Mapping[str, Any], old_log_probs: torch.Tensor) -> torch.Tensor:
+def _log_ratios(rollout: Mapping[str, Any], old_log_probs: Tensor) -> Tensor:
     """log π_old - log π_engine of the responses, size = (B, T)."""
-    engines: torch.Tensor = rollout["sampling_log_probs"]
+    engines: Tensor = rollout["sampling_log_probs"]
     return (old_log_probs - engines[:, engines.size(1) - old_log_probs.size(1) :]).detach()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.algorithms.panacea import Panacea
 from safe_rlhf_panacea.base.engine import gathered
@@ -40,7 +41,7 @@ else:
 COARSE = (0.25, 0.5)  # steps of a grid that training can stop for
 
 
-def evaluation_grid(args: PanaceaConfig, count: int, fixed: torch.Tensor | None) -> Any:
+def evaluation_grid(args: PanaceaConfig, count: int, fixed: Tensor | None) -> Any:
     """The λ of every evaluation during training, size = (N, m)."""
     if fixed is not None:
         return fixed.unsqueeze(0)
@@ -58,7 +59,7 @@ class PanaceaTrainer(TrainerBase):
     """
 
     panacea: Panacea
-    grid: torch.Tensor
+    grid: Tensor
     eval_dataloader: Any
 
     def init_panacea(self, args: Any, objectives: tuple[str, ...], base_model: Any) -> None:
@@ -143,7 +144,7 @@ class PanaceaTrainer(TrainerBase):
                 series = self.dashboard.publish(evaluation)
             return {**info, **series}
 
-    def measured(self, grid: torch.Tensor | None = None) -> FrontResult:
+    def measured(self, grid: Tensor | None = None) -> FrontResult:
         """The front now, at a grid of λ, size = (N, m), or at its own; nothing is published."""
         own = self.grid
         self.grid = own if grid is None else grid.to(own.device)

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from safe_rlhf_panacea.distributed import (
     all_reduce_means,
@@ -203,7 +203,7 @@ def learning_rate(engine: Any) -> float:
 # -- updates --------------------------------------------------------------------------
 
 
-def average(counts: Sequence[torch.Tensor]) -> torch.Tensor:
+def average(counts: Sequence[Tensor]) -> Tensor:
     """What an average micro-batch of an update counts, over all processes.
 
     ``counts`` are the labels, tokens or rows of each micro-batch on this process, all of one size;
@@ -214,20 +214,20 @@ def average(counts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def counted(
-    batches: Sequence[Batch], count: Callable[[Batch], torch.Tensor], device: torch.device
+    batches: Sequence[Batch], count: Callable[[Batch], Tensor], device: torch.device
 ) -> list[Batch]:
     """The batches of an update, each with ``counts``: what an average one of them counts."""
     counts = average([count(batch).to(device) for batch in batches])
     return [{**batch, "counts": counts} for batch in batches]
 
 
-def step_info(values: dict[str, torch.Tensor], engine: Any) -> dict[str, float]:
+def step_info(values: dict[str, Tensor], engine: Any) -> dict[str, float]:
     """What is logged of a step: the mean of each value over all processes, and the rate."""
     info = {f"train/{name}": mean for name, mean in all_reduce_means(values).items()}
     return {**info, "train/lr": learning_rate(engine)}
 
 
-def means_of_evaluation(collected: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, float]:
+def means_of_evaluation(collected: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
     """Means over the evaluation prompts of all processes.
 
     ``collected`` has the values of every batch, size = (B,) each, by name; NaN is left out.

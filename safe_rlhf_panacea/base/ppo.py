@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.base.engine import Batch, average, init_eval_engine, learning_rate
 from safe_rlhf_panacea.base.losses import (
@@ -91,21 +92,17 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         """A context that gives the reference model."""
         return nullcontext(self.actor_reference_model)
 
-    def log_probs(
-        self, model: Any, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
-    ) -> torch.Tensor:
+    def log_probs(self, model: Any, sequence: Tensor, attention_mask: Tensor, start: int) -> Tensor:
         """Log-probabilities of responses at the temperature of sampling, size = (B, L - 1)."""
         counted = response_tokens(attention_mask, start)
         return log_probs(model, sequence, attention_mask, counted, temperature=self.temperature)
 
-    def score(
-        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> Scores:
+    def score(self, sequence: Tensor, attention_mask: Tensor, prompt_length: int) -> Scores:
         """The reward of each sequence, size = (B, L), under ``reward``, size = (B,)."""
         scores = self.reward_model(sequence, attention_mask=attention_mask).end_scores
         return {"reward": scores.squeeze(-1)}
 
-    def critic_values(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def critic_values(self, sequence: Tensor, attention_mask: Tensor) -> Tensor:
         """The critic's values before each next token, size = (B, L - 1), float32."""
         scores = self.reward_critic_model(sequence, attention_mask=attention_mask).scores
         return scores.squeeze(-1)[:, :-1].float()
@@ -116,9 +113,7 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         return super().on_policy and not self.args.whiten_advantages
 
     @torch.no_grad()
-    def post_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> AnyRollout:
+    def post_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> AnyRollout:
         """Rewards, and log-probabilities and values as they were when the batch was drawn.
 
         On policy the actor's training step gives the log-probabilities. The values are computed
@@ -144,12 +139,12 @@ class PPOTrainer(RLTrainer[AnyRollout]):
 
     def add_kl_divergence_regularization(
         self,
-        reward: torch.Tensor,  # size = (B,)
-        prompt: torch.Tensor,  # size = (B, S)
-        log_probs: torch.Tensor,  # size = (B, L - 1)
-        ref_log_probs: torch.Tensor,  # size = (B, L - 1)
-        sequence_mask: torch.Tensor,  # size = (B, L - 1)
-    ) -> torch.Tensor:
+        reward: Tensor,  # size = (B,)
+        prompt: Tensor,  # size = (B, S)
+        log_probs: Tensor,  # size = (B, L - 1)
+        ref_log_probs: Tensor,  # size = (B, L - 1)
+        sequence_mask: Tensor,  # size = (B, L - 1)
+    ) -> Tensor:
         """Rewards less the KL penalty, by token, size = (B, L - 1)."""
         return kl_penalised_rewards(
             reward, log_probs, ref_log_probs, sequence_mask, self.kl_coeff, self.clip_range_score
@@ -157,11 +152,11 @@ class PPOTrainer(RLTrainer[AnyRollout]):
 
     def get_advantages_and_returns(
         self,
-        values: torch.Tensor,  # size = (B, L - 1)
-        rewards: torch.Tensor,  # size = (B, L - 1)
-        sequence_mask: torch.Tensor,  # size = (B, L - 1)
+        values: Tensor,  # size = (B, L - 1)
+        rewards: Tensor,  # size = (B, L - 1)
+        sequence_mask: Tensor,  # size = (B, L - 1)
         start: int,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         """Advantages and returns of the response, size = (B, L - 1 - start) each."""
         return generalized_advantages(
             values[:, start:],
@@ -173,24 +168,24 @@ class PPOTrainer(RLTrainer[AnyRollout]):
 
     def actor_loss_fn(
         self,
-        log_probs: torch.Tensor,  # size = (B, T)
-        old_log_probs: torch.Tensor,  # size = (B, T)
-        advantages: torch.Tensor,  # size = (B, T)
-        mask: torch.Tensor,  # size = (B, T)
-        count: torch.Tensor | None = None,  # size = ()
-    ) -> torch.Tensor:
+        log_probs: Tensor,  # size = (B, T)
+        old_log_probs: Tensor,  # size = (B, T)
+        advantages: Tensor,  # size = (B, T)
+        mask: Tensor,  # size = (B, T)
+        count: Tensor | None = None,  # size = ()
+    ) -> Tensor:
         """The mean clipped surrogate, to be minimised; ``count`` is a rollout's."""
         surrogate = clipped_surrogate(log_probs, old_log_probs, advantages, self.clip_range_ratio)
         return -masked_mean(surrogate, mask, count)
 
     def critic_loss_fn(
         self,
-        values: torch.Tensor,  # size = (B, T)
-        old_values: torch.Tensor,  # size = (B, T)
-        returns: torch.Tensor,  # size = (B, T)
-        mask: torch.Tensor,  # size = (B, T)
-        count: torch.Tensor | None = None,  # size = ()
-    ) -> torch.Tensor:
+        values: Tensor,  # size = (B, T)
+        old_values: Tensor,  # size = (B, T)
+        returns: Tensor,  # size = (B, T)
+        mask: Tensor,  # size = (B, T)
+        count: Tensor | None = None,  # size = ()
+    ) -> Tensor:
         """The mean error of the values, to be minimised; ``count`` is a rollout's."""
         errors = clipped_value_errors(values, old_values, returns, self.clip_range_value)
         return masked_mean(errors, mask, count)
@@ -198,9 +193,7 @@ class PPOTrainer(RLTrainer[AnyRollout]):
     # -- updates ----------------------------------------------------------------------
 
     @torch.no_grad()
-    def _estimated(
-        self, rl_batch: Rollout, old_log_probs: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _estimated(self, rl_batch: Rollout, old_log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rewards by token, advantages and returns, size = (B, L - 1) and (B, T) twice."""
         prompt, sequence_mask = rl_batch["prompt"], rl_batch["attention_mask"][:, 1:]
         rewards = self.add_kl_divergence_regularization(
@@ -272,13 +265,11 @@ class PPOTrainer(RLTrainer[AnyRollout]):
             "train/reward_critic_lr": learning_rate(self.reward_critic_model),
         }
 
-    def eval_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
+    def eval_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> Batch:
         """``eval_step``, which Safe-RLHF's subclasses have, and which is not told of the prompt."""
         return self.eval_step(sequence, attention_mask)
 
     @torch.no_grad()
-    def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+    def eval_step(self, input_ids: Tensor, attention_mask: Tensor) -> Batch:
         scores = self.reward_model(input_ids, attention_mask=attention_mask).end_scores
         return {"eval/reward": scores.squeeze(-1)}

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Generic
 
 import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.base import rl_data
 from safe_rlhf_panacea.base.engine import (
@@ -36,13 +37,13 @@ from safe_rlhf_panacea.runs.divergence import DivergedError, finite_on_all
 from safe_rlhf_panacea.runs.logger import progress_bar
 
 
-def text_labels(ptx_batch: Batch) -> torch.Tensor:
+def text_labels(ptx_batch: Batch) -> Tensor:
     """The labels of supervised text, none on padding, size = (B, L)."""
     padding = ~ptx_batch["attention_mask"].bool()
     return ptx_batch["labels"].masked_fill(padding, IGNORE_INDEX)
 
 
-def text_count(ptx_batch: Batch) -> torch.Tensor:
+def text_count(ptx_batch: Batch) -> Tensor:
     """How many tokens of supervised text are labelled, size = ()."""
     return answer_tokens(text_labels(ptx_batch)).sum()
 
@@ -72,9 +73,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         return {}
 
     @abc.abstractmethod
-    def post_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> AnyRollout:
+    def post_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> AnyRollout:
         """Score a rolled-out batch."""
 
     def of_update(self, rollouts: Sequence[AnyRollout]) -> list[AnyRollout]:
@@ -100,9 +99,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         return {f"train/{name}": mean for name, mean in means.items()}
 
     @abc.abstractmethod
-    def eval_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
+    def eval_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> Batch:
         """Values to average over the evaluation prompts, size = (B,) each; NaN: none there."""
 
     # -- rollouts ---------------------------------------------------------------------
@@ -131,7 +128,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         before = passes_since_update(self.actor_model) + self.waiting
         return self.used_once and before < self.actor_model.gradient_accumulation_steps()
 
-    def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def generate(self, prompt_only_batch: Batch) -> tuple[Tensor, Tensor]:
         """Responses to a batch of prompts, size = (B·n, L), and their mask.
 
         Raises:
@@ -279,7 +276,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         if self.eval_dataloader is None:
             return {}
         self.set_eval()
-        collected: dict[str, list[torch.Tensor]] = {}
+        collected: dict[str, list[Tensor]] = {}
         for batch in self.eval_dataloader:
             batch = to_device(batch, own_device())
             sequences, mask = self.generate(batch)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
-import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.base.engine import Batch
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Scores(TypedDict):
     """The reward of each response, size = (B,); a subclass may have more."""
 
-    reward: torch.Tensor
+    reward: Tensor
 
 
 class Rollout(Scores):
@@ -42,14 +42,14 @@ class Rollout(Scores):
         moments: mean and variance of the update's advantages, where they are whitened.
     """
 
-    prompt: torch.Tensor
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    ref_log_probs: torch.Tensor
-    log_probs: NotRequired[torch.Tensor]
-    reward_values: NotRequired[torch.Tensor]
-    count: NotRequired[torch.Tensor]
-    moments: NotRequired[tuple[torch.Tensor, torch.Tensor]]
+    prompt: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+    ref_log_probs: Tensor
+    log_probs: NotRequired[Tensor]
+    reward_values: NotRequired[Tensor]
+    count: NotRequired[Tensor]
+    moments: NotRequired[tuple[Tensor, Tensor]]
 
 
 AnyRollout = TypeVar("AnyRollout", bound=Rollout)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from safe_rlhf_panacea.base.engine import (
@@ -32,8 +33,7 @@ from safe_rlhf_panacea.runs.logger import progress_bar
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move the tensors of a batch."""
     return {
-        k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v
-        for k, v in batch.items()
+        k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()
     }
 
 
@@ -124,7 +124,7 @@ class SupervisedTrainer(TrainerBase):
         if self.args.gradient_checkpointing:
             set_gradient_checkpointing(self.model, mode)
 
-    def count(self, batch: Batch) -> torch.Tensor:
+    def count(self, batch: Batch) -> Tensor:
         """How much a batch has of what the loss is a mean over: its rows, unless overridden."""
         return torch.tensor(len(next(iter(batch.values()))))
 
@@ -132,13 +132,13 @@ class SupervisedTrainer(TrainerBase):
         return counted(batches, self.count, own_device())
 
     @abc.abstractmethod
-    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(self, **batch: Tensor) -> dict[str, Tensor]:
         """The loss on a batch, under the key ``loss``, and what else is worth logging.
 
         With ``counts`` in the batch it is the batch's share in the mean over its update.
         """
 
-    def train_step(self, **batch: torch.Tensor) -> dict[str, float]:
+    def train_step(self, **batch: Tensor) -> dict[str, float]:
         """One forward and backward pass, and an update when enough are accumulated."""
         losses = self.loss(**batch)
         self.model.backward(losses["loss"])
@@ -197,7 +197,7 @@ class SupervisedTrainer(TrainerBase):
         if self.eval_dataloader is None:
             return {}
         self.set_eval()
-        found: dict[str, list[torch.Tensor]] = {}
+        found: dict[str, list[Tensor]] = {}
         for batch in self.counted(list(self.eval_dataloader)):
             for key, value in self.loss(**to_device(batch, own_device())).items():
                 found.setdefault(f"eval/{key}", []).append(value.flatten())
@@ -212,11 +212,11 @@ class SupervisedFinetuneTrainer(SupervisedTrainer):
     PROGRAM: ClassVar[str] = "safe_rlhf_panacea.base.finetune"
     DATASET_TYPE: ClassVar[Any] = SupervisedDataset
 
-    def count(self, batch: Batch) -> torch.Tensor:
+    def count(self, batch: Batch) -> Tensor:
         """Tokens of the answers."""
         return answer_tokens(batch["labels"]).sum()
 
-    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(self, **batch: Tensor) -> dict[str, Tensor]:
         """Mean cross entropy per answer token, in nats; ids, labels and mask, size = (B, L)."""
         texts = (batch[key] for key in ("input_ids", "labels", "attention_mask"))
         return {"loss": next_token_loss(*answer_log_probs(self.model, *texts), batch.get("counts"))}
@@ -241,7 +241,7 @@ class RewardTrainer(SupervisedTrainer):
         objectives, seed = (self.args.objective,), self.args.seed
         return PreferenceDataset(specs, self.tokenizer, objectives, seed, template=self.template)
 
-    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(self, **batch: Tensor) -> dict[str, Tensor]:
         """-log σ(r_better - r_worse), with a penalty on large scores if asked for."""
         ids, mask = (
             torch.cat([batch[f"{side}_{what}"] for side in ("better", "worse")])

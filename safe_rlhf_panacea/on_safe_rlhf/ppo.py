@@ -10,6 +10,7 @@ import torch
 from safe_rlhf.algorithms.ppo.trainer import PPOTrainer
 from safe_rlhf.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf.trainers import rl_trainer
+from torch import Tensor
 
 from safe_rlhf_panacea.base.engine import Batch, by_update, counted, means_of_evaluation
 from safe_rlhf_panacea.base.rl import text_count
@@ -118,15 +119,13 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         with self.reference() as model:
             return model(*args, **kwargs)
 
-    def _reward_forward(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+    def _reward_forward(self, sequence: Tensor, attention_mask: Tensor) -> Any:
         self._scored = self.score(sequence, attention_mask, self._prompt.size(-1))
         return SimpleNamespace(end_scores=self._scored["reward"].unsqueeze(-1))  # size = (B, 1)
 
     # -- rollout ----------------------------------------------------------------------
 
-    def post_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Rollout:
+    def post_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> Rollout:
         """Safe-RLHF's batch, and all that ``score`` found."""
         self._prompt = prompt  # for the slot in the reward model's place, which is not told
         mask = self._attended(sequence, attention_mask)
@@ -134,7 +133,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         self.waiting += 1 + self.use_ptx
         return {**batch, **self._scored}
 
-    def _attended(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def _attended(self, sequence: Tensor, attention_mask: Tensor) -> Tensor:
         """Safe-RLHF's mask, or a right one where padding looks like the end of a turn."""
         stops, pad = self.generation_config.eos_token_id, self.tokenizer.pad_token_id
         if not {pad, self.tokenizer.unk_token_id} & set(stops):
@@ -170,7 +169,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
 
         Its means are taken anew, without what does not count.
         """
-        self._found: dict[str, list[torch.Tensor]] = {}
+        self._found: dict[str, list[Tensor]] = {}
         loader = self.eval_dataloader
         self.eval_dataloader = None if loader is None else self._noting(loader)
         try:
@@ -185,7 +184,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
             self._prompt = batch["input_ids"]
             yield batch
 
-    def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+    def eval_step(self, input_ids: Tensor, attention_mask: Tensor) -> Batch:
         """The hook that also knows where the responses begin."""
         mask = self._attended(input_ids, attention_mask)
         found = self.eval_rollout(self._prompt, input_ids, mask)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.aggregation import label_counts
 from safe_rlhf_panacea.algorithms.trainer import PanaceaTrainer
@@ -58,11 +59,11 @@ class PanaceaDPOTrainer(PanaceaTrainer, HookedDPOTrainer):
             template=self.template,
         )
 
-    def count(self, batch: Batch) -> torch.Tensor:
+    def count(self, batch: Batch) -> Tensor:
         """Labels of each objective, and labelled pairs."""
         return label_counts(batch["labels"].ne(0))
 
-    def train_step(self, **batch: torch.Tensor) -> dict[str, Any]:
+    def train_step(self, **batch: Tensor) -> dict[str, Any]:
         """Draw λ where an update begins, and take the step at it."""
         panacea, labelled = self.panacea, batch["labels"].ne(0)  # size = (B, m)
         preference = panacea.draw(len(labelled), self.model, labelled=labelled)  # size = (B, m)
@@ -73,7 +74,7 @@ class PanaceaDPOTrainer(PanaceaTrainer, HookedDPOTrainer):
         info = step_info({**losses, **panacea.by_name("preference", preference)}, self.model)
         return {**info, **panacea.progress_metrics(self.model)}
 
-    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(self, **batch: Tensor) -> dict[str, Tensor]:
         """The m losses -log σ(±Δ) and their aggregate at the λ that holds (Eq. 14 or 16).
 
         ``batch`` has token ids and masks of both responses, size = (B, L) each; ``labels``, +1
@@ -110,6 +111,6 @@ class PanaceaDPOTrainer(PanaceaTrainer, HookedDPOTrainer):
         )
 
 
-def rows_of_pairs(preference: torch.Tensor) -> torch.Tensor:
+def rows_of_pairs(preference: Tensor) -> Tensor:
     """Which λ each row of a pass over B pairs has: all better responses, then all worse ones."""
     return torch.arange(len(preference), device=preference.device).repeat(2)

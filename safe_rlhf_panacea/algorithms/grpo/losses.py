@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.base.losses import (
     MOST_LOG_RATIO,
@@ -12,7 +13,7 @@ from safe_rlhf_panacea.base.losses import (
 )
 
 
-def kl_estimate(log_probs: torch.Tensor, ref_log_probs: torch.Tensor) -> torch.Tensor:
+def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor) -> Tensor:
     """exp(d) - d - 1, d = log π_ref - log π: never negative, and KL(π‖π_ref) on average.
 
     Both are of the drawn tokens, of one size. d is cut off at 20, where exp(d) would soon
@@ -23,26 +24,26 @@ def kl_estimate(log_probs: torch.Tensor, ref_log_probs: torch.Tensor) -> torch.T
 
 
 def token_mean(
-    values: torch.Tensor,  # size = (B, T)
-    mask: torch.Tensor,  # True on tokens of responses, size = (B, T)
-    tokens: torch.Tensor | None = None,  # of an average micro-batch; default: of this one
-) -> torch.Tensor:
+    values: Tensor,  # size = (B, T)
+    mask: Tensor,  # True on tokens of responses, size = (B, T)
+    tokens: Tensor | None = None,  # of an average micro-batch; default: of this one
+) -> Tensor:
     """A micro-batch's share in the mean over all tokens of its update (``base.engine``)."""
     return share(torch.where(mask, values, 0.0).sum(), mask.sum() if tokens is None else tokens)
 
 
 def grpo_loss(
-    log_probs: torch.Tensor,  # of the policy as it is, size = (B, T)
-    old_log_probs: torch.Tensor,  # of the policy that drew the responses, size = (B, T)
-    ref_log_probs: torch.Tensor,  # size = (B, T)
-    advantages: torch.Tensor,  # size = (B,)
-    mask: torch.Tensor,  # True on tokens of responses, size = (B, T)
+    log_probs: Tensor,  # of the policy as it is, size = (B, T)
+    old_log_probs: Tensor,  # of the policy that drew the responses, size = (B, T)
+    ref_log_probs: Tensor,  # size = (B, T)
+    advantages: Tensor,  # size = (B,)
+    mask: Tensor,  # True on tokens of responses, size = (B, T)
     *,
     clip_range: float,
     kl_coeff: float = 0.0,
-    tokens: torch.Tensor | None = None,
-    token_weights: torch.Tensor | None = None,
-) -> torch.Tensor:
+    tokens: Tensor | None = None,
+    token_weights: Tensor | None = None,
+) -> Tensor:
     """Mean over response tokens of the surrogate and kl_coeff times the divergence.
 
     ``clip_range`` is ε of the ratio, ``kl_coeff`` 0 where the divergence is in the rewards.
@@ -62,12 +63,12 @@ def grpo_loss(
 
 
 def less_divergence(
-    rewards: torch.Tensor,  # size = (B, m)
-    log_probs: torch.Tensor,  # of the policy that drew the responses, size = (B, T)
-    ref_log_probs: torch.Tensor,  # size = (B, T)
-    mask: torch.Tensor,  # True on tokens of responses, size = (B, T)
+    rewards: Tensor,  # size = (B, m)
+    log_probs: Tensor,  # of the policy that drew the responses, size = (B, T)
+    ref_log_probs: Tensor,  # size = (B, T)
+    mask: Tensor,  # True on tokens of responses, size = (B, T)
     kl_coeff: float,
-) -> torch.Tensor:
+) -> Tensor:
     """r_i - kl_coeff Σ_t (log π - log π_ref) for every objective i, Eq. 1's J_i: (B, m)."""
     divergence = summed_log_ratios(log_probs, ref_log_probs, mask)  # size = (B,)
     return rewards - kl_coeff * divergence.unsqueeze(-1)

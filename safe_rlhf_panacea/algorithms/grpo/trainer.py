@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.algorithms import served
 from safe_rlhf_panacea.algorithms.grpo.advantages import (
@@ -36,10 +37,10 @@ class GroupRollout(PanaceaRollout):
         tokens: of responses, in an average micro-batch of the update; size = ().
     """
 
-    advantages: NotRequired[torch.Tensor]
-    weights: NotRequired[torch.Tensor]
-    without_spread: NotRequired[torch.Tensor]
-    tokens: NotRequired[torch.Tensor]
+    advantages: NotRequired[Tensor]
+    weights: NotRequired[Tensor]
+    without_spread: NotRequired[Tensor]
+    tokens: NotRequired[Tensor]
 
 
 class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
@@ -77,9 +78,7 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
         taken = prompts_of_whole_updates(len(prompt_only_batch["input_ids"]), self.args)
         return super().micro_batches({k: v[:taken] for k, v in prompt_only_batch.items()})
 
-    def log_probs(
-        self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
-    ) -> torch.Tensor:
+    def log_probs(self, sequence: Tensor, attention_mask: Tensor, start: int) -> Tensor:
         """Under the policy as it is held and sampled, each prompt read once; size = (B, L - 1)."""
         counted = response_tokens(attention_mask, start)
         groups = side_by_side(len(sequence), self.args.num_return_sequences)
@@ -87,7 +86,7 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
         return log_probs(*inputs, temperature=self.temperature)
 
     def post_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+        self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor
     ) -> GroupRollout:
         """Score groups, each row at its prompt's λ, and keep that with it."""
         copies, start = self.args.num_return_sequences, prompt.size(-1) - 1
@@ -149,9 +148,7 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
             for r, (a, w, flat) in zip(rollouts, columns, strict=True)
         ]
 
-    def loss(
-        self, rl_batch: GroupRollout, log_probs: torch.Tensor, old_log_probs: torch.Tensor
-    ) -> torch.Tensor:
+    def loss(self, rl_batch: GroupRollout, log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
         """GRPO's loss and the penalty; log-probabilities now and before, size = (B, T) each."""
         loss = grpo_loss(
             log_probs,
@@ -201,11 +198,11 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
         }
 
 
-def response_mask(rollout: PanaceaRollout) -> torch.Tensor:
+def response_mask(rollout: PanaceaRollout) -> Tensor:
     """Which predictions are of a response's tokens, size = (B, T), T = L - S."""
     return rollout["attention_mask"][:, rollout["prompt"].size(-1) :].bool()
 
 
-def of_response(rollout: PanaceaRollout, numbers: torch.Tensor) -> torch.Tensor:
+def of_response(rollout: PanaceaRollout, numbers: Tensor) -> Tensor:
     """The last T of L - 1 numbers of each row, size = (B, T)."""
     return numbers[:, rollout["prompt"].size(-1) - 1 :]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.algorithms import served
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, value_model
@@ -39,7 +39,7 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
 
     # Safe-RLHF's hook for the loss is told neither of the micro-batch nor what else is logged.
     _learnt_from: Mapping[str, Any] = MappingProxyType({})
-    _found: dict[str, torch.Tensor]
+    _found: dict[str, Tensor]
 
     # -- models -----------------------------------------------------------------------
 
@@ -111,7 +111,7 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
     # -- rollout and updates ----------------------------------------------------------
 
     def post_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
+        self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor
     ) -> PanaceaRollout:
         """The base's batch, which calls ``score``, with the λ that it was drawn at."""
         batch = super().post_rollout(prompt, sequence, attention_mask)
@@ -129,12 +129,12 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
 
     def actor_loss_fn(
         self,
-        log_probs: torch.Tensor,  # size = (B, T)
-        old_log_probs: torch.Tensor,  # size = (B, T)
-        advantages: torch.Tensor,  # size = (B, T)
-        mask: torch.Tensor,  # size = (B, T)
+        log_probs: Tensor,  # size = (B, T)
+        old_log_probs: Tensor,  # size = (B, T)
+        advantages: Tensor,  # size = (B, T)
+        mask: Tensor,  # size = (B, T)
         *count: Any,  # the port's, size = (); Safe-RLHF has none
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """PPO's loss, with the penalty on U and V if asked for."""
         self._found = served.mismatch(self._learnt_from, old_log_probs, mask)
         weights = served.token_weights(self.args, self._learnt_from, old_log_probs)

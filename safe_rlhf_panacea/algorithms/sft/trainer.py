@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.aggregation import label_counts
 from safe_rlhf_panacea.algorithms.trainer import PanaceaTrainer
@@ -32,13 +33,13 @@ from safe_rlhf_panacea.fronts.measurement import Measurement
 class ObjectiveSample(SupervisedSample):
     """One text, and which objectives it counts for."""
 
-    labelled: torch.Tensor  # size = (m,), bool
+    labelled: Tensor  # size = (m,), bool
 
 
 class ObjectiveBatch(SupervisedBatch):
     """Texts, and which objectives each counts for."""
 
-    labelled: torch.Tensor  # size = (B, m), bool
+    labelled: Tensor  # size = (B, m), bool
 
 
 class ObjectiveCollator(SupervisedCollator):
@@ -152,11 +153,11 @@ class PanaceaSFTTrainer(PanaceaTrainer, SupervisedTrainer):
                 texts: Any = loader.dataset  # what ``make_dataset`` made, or a part of it
                 texts.check_whole()
 
-    def count(self, batch: Batch) -> torch.Tensor:
+    def count(self, batch: Batch) -> Tensor:
         """Texts of each objective, and texts."""
         return label_counts(batch["labelled"])
 
-    def train_step(self, **batch: torch.Tensor) -> dict[str, Any]:
+    def train_step(self, **batch: Tensor) -> dict[str, Any]:
         """Draw λ where an update begins, and take the step at it."""
         panacea, labelled = self.panacea, batch["labelled"].bool()  # size = (B, m)
         preference = panacea.draw(len(labelled), self.model, labelled=labelled)  # size = (B, m)
@@ -167,7 +168,7 @@ class PanaceaSFTTrainer(PanaceaTrainer, SupervisedTrainer):
         info = step_info({**losses, **panacea.by_name("preference", preference)}, self.model)
         return {**info, **panacea.progress_metrics(self.model)}
 
-    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(self, **batch: Tensor) -> dict[str, Tensor]:
         """-log π(y|x) of every text, for the objectives that it counts for, aggregated at λ.
 
         ``batch`` has token ids, labels and mask, size = (B, L) each; ``labelled``, which objectives
