@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from safe_rlhf_panacea.baselines.variants import Baseline, VariantOptions, Variants
-from safe_rlhf_panacea.configs import kinds
-from safe_rlhf_panacea.configs.options import configuration, option
+from safe_rlhf_panacea.configs import kinds, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,13 +18,11 @@ def grid_variants(grid: Tensor) -> Variants:
     return {"_".join(row): {"fixed_preference": ",".join(row)} for row in rows}
 
 
-@configuration
 class DiscretePoliciesOptions(VariantOptions):
     """The options of this program."""
 
-    grid_step: float | None = option(
-        text="of λ, a model each; default: 0.1 (11 for m = 2), coarser from 5 objectives on",
-        kind=kinds.positive_float,
+    grid_step: kinds.Positive | None = option(
+        None, "of λ, a model each; default: 0.1 (11 for m = 2), coarser from 5 objectives on"
     )
 
     def variants(self, objectives: Sequence[str]) -> Variants:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from safe_rlhf_panacea.baselines.variants import Baseline, VariantOptions, Variants
-from safe_rlhf_panacea.configs.options import configuration, option
+from safe_rlhf_panacea.configs import option
 
 FACTORS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 
 
-@configuration
 class FixedScalingOptions(VariantOptions):
     """The options of this program."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from safe_rlhf_panacea.baselines.variants import Baseline, VariantOptions, Variants
-from safe_rlhf_panacea.configs.options import configuration
 
 
 def vertices(objectives: Sequence[str]) -> Variants:
@@ -21,7 +20,6 @@ def vertices(objectives: Sequence[str]) -> Variants:
     return found
 
 
-@configuration
 class SoupOptions(VariantOptions):
     """The options of this program."""
 
