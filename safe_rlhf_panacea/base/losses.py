@@ -37,12 +37,8 @@ def row_means(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum(dim=-1) / mask.sum(dim=-1).clamp(min=1)
 
 
-def masked_mean(
-    values: Tensor,  # size = (B, L)
-    mask: Tensor,  # size = (B, L)
-    count: Tensor | None = None,  # size = ()
-) -> Tensor:
-    """Mean over each row's masked positions, then over the rows that have any.
+def masked_mean(values: Tensor, mask: Tensor, count: Tensor | None = None) -> Tensor:
+    """Mean over each row's masked positions, (B, L), then over the rows that have any, size = ().
 
     Each sequence counts alike, whatever its length. Rows with an empty mask (a prompt that
     fills ``max_length``) do not count; if every row is empty the result is 0, not NaN. ``count``
@@ -243,17 +239,56 @@ def clipped_value_errors(
     return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
 
 
+def kl_estimate(log_probs: Tensor, ref_log_probs: Tensor) -> Tensor:
+    """exp(d) - d - 1, d = log π_ref - log π: never negative, and KL(π‖π_ref) on average.
+
+    Both are of the drawn tokens, of one size. d is cut off at 20, where exp(d) would soon
+    overflow: beyond, a token has no gradient.
+    """
+    difference = (ref_log_probs - log_probs).clamp(max=MOST_LOG_RATIO)
+    return torch.expm1(difference) - difference
+
+
+def grpo_loss(
+    log_probs: Tensor,  # of the policy as it is, size = (B, T)
+    old_log_probs: Tensor,  # of the policy that drew the responses, size = (B, T)
+    ref_log_probs: Tensor,  # size = (B, T)
+    advantages: Tensor,  # size = (B,)
+    mask: Tensor,  # True on tokens of responses, size = (B, T)
+    *,
+    clip_range: float,
+    kl_coeff: float = 0.0,
+    tokens: Tensor | None = None,
+    token_weights: Tensor | None = None,
+) -> Tensor:
+    """GRPO's: minus the surrogate and kl_coeff times the divergence, mean over response tokens.
+
+    ``clip_range`` is ε of the ratio, ``kl_coeff`` 0 where the divergence is in the rewards.
+    ``tokens`` are those of an average micro-batch of the update; by default of this one.
+    ``token_weights`` of the surrogate, size = (B, T), are not negative; by default 1.
+    """
+    # What stands beside the tokens of a response must not overflow either.
+    new, old, reference = (
+        numbers.masked_fill(~mask, 0.0) for numbers in (log_probs, old_log_probs, ref_log_probs)
+    )
+    advantages = advantages.unsqueeze(-1)
+    if token_weights is not None:
+        advantages = advantages * token_weights
+    losses = -clipped_surrogate(new, old, advantages, clip_range)
+    if kl_coeff > 0:
+        losses = losses + kl_coeff * kl_estimate(new, reference)
+    total = torch.where(mask, losses, 0.0).sum()
+    return share(total, mask.sum() if tokens is None else tokens)
+
+
 # -- text -----------------------------------------------------------------------------
 
 
-def next_token_loss(
-    log_probs: Tensor,  # log π(y|x) of each text, size = (B,)
-    tokens: Tensor,  # how many of its tokens are labelled, size = (B,)
-    count: Tensor | None = None,  # size = ()
-) -> Tensor:
+def next_token_loss(log_probs: Tensor, tokens: Tensor, count: Tensor | None = None) -> Tensor:
     """-log π of the next token, mean over the labelled ones: of SFT, and PTX's term in PPO.
 
-    ``count`` is the labelled tokens of an average micro-batch of the update; by default those of
-    this batch. The loss is 0 where no token is labelled.
+    ``log_probs`` are log π(y|x) of each text, ``tokens`` how many of its tokens are labelled,
+    size = (B,) each. ``count`` is the labelled tokens of an average micro-batch of the update; by
+    default those of this batch. The loss is 0 where no token is labelled.
     """
     return share(-log_probs.sum(), tokens.sum() if count is None else count)

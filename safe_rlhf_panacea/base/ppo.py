@@ -151,42 +151,33 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         )
 
     def get_advantages_and_returns(
-        self,
-        values: Tensor,  # size = (B, L - 1)
-        rewards: Tensor,  # size = (B, L - 1)
-        sequence_mask: Tensor,  # size = (B, L - 1)
-        start: int,
+        self, values: Tensor, rewards: Tensor, sequence_mask: Tensor, start: int
     ) -> tuple[Tensor, Tensor]:
-        """Advantages and returns of the response, size = (B, L - 1 - start) each."""
-        return generalized_advantages(
-            values[:, start:],
-            rewards[:, start:],
-            sequence_mask[:, start:],
-            self.gamma,
-            self.gae_lambda,
-        )
+        """Advantages and returns of the response, size = (B, L - 1 - start); (B, L - 1) each."""
+        parts = (numbers[:, start:] for numbers in (values, rewards, sequence_mask))
+        return generalized_advantages(*parts, self.gamma, self.gae_lambda)
 
     def actor_loss_fn(
         self,
-        log_probs: Tensor,  # size = (B, T)
-        old_log_probs: Tensor,  # size = (B, T)
-        advantages: Tensor,  # size = (B, T)
-        mask: Tensor,  # size = (B, T)
-        count: Tensor | None = None,  # size = ()
+        log_probs: Tensor,
+        old_log_probs: Tensor,
+        advantages: Tensor,
+        mask: Tensor,
+        count: Tensor | None = None,
     ) -> Tensor:
-        """The mean clipped surrogate, to be minimised; ``count`` is a rollout's."""
+        """The mean clipped surrogate, to be minimised; (B, T) each, ``count`` of a rollout, ()."""
         surrogate = clipped_surrogate(log_probs, old_log_probs, advantages, self.clip_range_ratio)
         return -masked_mean(surrogate, mask, count)
 
     def critic_loss_fn(
         self,
-        values: Tensor,  # size = (B, T)
-        old_values: Tensor,  # size = (B, T)
-        returns: Tensor,  # size = (B, T)
-        mask: Tensor,  # size = (B, T)
-        count: Tensor | None = None,  # size = ()
+        values: Tensor,
+        old_values: Tensor,
+        returns: Tensor,
+        mask: Tensor,
+        count: Tensor | None = None,
     ) -> Tensor:
-        """The mean error of the values, to be minimised; ``count`` is a rollout's."""
+        """The mean error of the values, to be minimised; sizes as those of ``actor_loss_fn``."""
         errors = clipped_value_errors(values, old_values, returns, self.clip_range_value)
         return masked_mean(errors, mask, count)
 

@@ -16,6 +16,7 @@ from safe_rlhf.datasets import (
     PromptOnlyDataset,
     RawSample,
     SupervisedDataset,
+    TokenizedDataset,
 )
 from safe_rlhf.trainers import rl_trainer
 from torch import Tensor
@@ -42,24 +43,24 @@ def encode(
     return start[:most], [torch.tensor(whole[:most]) for (whole,) in wholes]
 
 
-class TemplatedPrompts(PromptOnlyDataset):
-    """Safe-RLHF's prompts in any template."""
+class Templated(TokenizedDataset):
+    """A data set of Safe-RLHF that is read in a template."""
 
     def __init__(self, *args: Any, template: ChatTemplate, **kwargs: Any) -> None:
         self.template = template
         super().__init__(*args, **kwargs)
+
+
+class TemplatedPrompts(Templated, PromptOnlyDataset):
+    """Safe-RLHF's prompts in any template."""
 
     def preprocess(self, raw_sample: RawSample) -> dict[str, Tensor]:
         start, _ = encode(self.template, raw_sample)
         return {"input_ids": torch.tensor(start)}
 
 
-class TemplatedText(SupervisedDataset):
+class TemplatedText(Templated, SupervisedDataset):
     """Safe-RLHF's supervised text in any template."""
-
-    def __init__(self, *args: Any, template: ChatTemplate, **kwargs: Any) -> None:
-        self.template = template
-        super().__init__(*args, **kwargs)
 
     def preprocess(self, raw_sample: RawSample) -> dict[str, Tensor]:
         """Tokens and labels; only the answer and its end are learnt."""

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
-from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
 from safe_rlhf_panacea.algorithms.served import token_weights
+from safe_rlhf_panacea.base.losses import grpo_loss
 from tests.algorithms.test_resuming import Interrupted, metrics, same_tensors, stop_at  # noqa: F401
 from tests.rollouts.stand_in import StandIn
 

@@ -14,10 +14,9 @@ from safe_rlhf_panacea.algorithms.grpo.advantages import (
     normalize_then_sum,
     sum_then_normalize,
 )
-from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss, less_divergence
 from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded, PanaceaRollout
 from safe_rlhf_panacea.base.engine import Batch, average, init_eval_engine, learning_rate
-from safe_rlhf_panacea.base.losses import summed_log_ratios
+from safe_rlhf_panacea.base.losses import grpo_loss, summed_log_ratios
 from safe_rlhf_panacea.base.rl import RLTrainer
 from safe_rlhf_panacea.base.rl_data import prompts_of_whole_updates
 from safe_rlhf_panacea.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
@@ -119,17 +118,11 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
         means = mean_rewards(rewards, shared=panacea.source.shared, reduce=all_reduce_sum)
         weights = panacea.weights(means, preference)
         if args.kl_in == "reward":
-            less = [
-                less_divergence(
-                    r["rewards"],
-                    of_response(r, r["log_probs"]),
-                    of_response(r, r["ref_log_probs"]),
-                    response_mask(r),
-                    args.kl_coeff,
-                )
-                for r in rollouts
-            ]
-            rewards = torch.cat(less).unflatten(0, (-1, size))
+            # r_i - β Σ_t (log π - log π_ref) for every objective i, J_i of Eq. 1
+            divergences = torch.cat(
+                [divergence(r, of_response(r, r["log_probs"])) for r in rollouts]
+            )
+            rewards = rewards - args.kl_coeff * divergences.view(-1, size, 1)
         if args.advantage == "sum_then_normalize":
             found = sum_then_normalize(rewards, weights)
         else:
@@ -176,11 +169,10 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
             self.actor_model.step()
         lengths = mask.sum(dim=-1).float()  # size = (B,)
         clipped = ((now.detach() - old).exp() - 1).abs() > self.clip_range_ratio
-        reference = of_response(rl_batch, rl_batch["ref_log_probs"])
         means = {
             "actor_loss": loss,
             "reward": rl_batch["reward"],
-            "kl_divergence": summed_log_ratios(old, reference, mask),
+            "kl_divergence": divergence(rl_batch, old),
             "clipped_tokens": clipped[mask].float(),
             "mean_generated_length": lengths,
             **self.by_name(rl_batch),
@@ -206,3 +198,9 @@ def response_mask(rollout: PanaceaRollout) -> Tensor:
 def of_response(rollout: PanaceaRollout, numbers: Tensor) -> Tensor:
     """The last T of L - 1 numbers of each row, size = (B, T)."""
     return numbers[:, rollout["prompt"].size(-1) - 1 :]
+
+
+def divergence(rollout: PanaceaRollout, log_probs: Tensor) -> Tensor:
+    """Σ_t (log π - log π_ref) of each response, size = (B,); ``log_probs`` are (B, T)."""
+    reference = of_response(rollout, rollout["ref_log_probs"])
+    return summed_log_ratios(log_probs, reference, response_mask(rollout))
