@@ -166,16 +166,6 @@ def test_a_baseline_has_one_point(dpo_evaluated, tmp_path, monkeypatch):
     assert last.result.method == "discrete_policies"
 
 
-@pytest.mark.usefixtures("no_page")
-def test_overwriting_starts_the_evaluations_anew(dpo_evaluated, tmp_path):
-    dpo([*dpo_evaluated, "--max_steps", "1", "--eval_prompts", "3"])
-    first = read_evaluations(tmp_path / "out")
-    assert len({entry["prompt"] for entry in first[-1].responses}) == 3
-    assert first[-1].result.metadata["prompts"] == 3
-    dpo([*dpo_evaluated, "--max_steps", "2", "--overwrite"])
-    assert [one.step for one in read_evaluations(tmp_path / "out")] == [0, 1, 2]
-
-
 @pytest.mark.parametrize(
     ("objectives", "points"), [(2, 5), (3, 15), (4, 10), (7, 28), (8, 9), (12, 13)]
 )

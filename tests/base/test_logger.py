@@ -41,14 +41,6 @@ def test_metrics_are_one_line_a_step(tmp_path):
     ]
 
 
-def test_a_resumed_run_goes_on_in_the_same_file(tmp_path):
-    for step in (1, 2):
-        logger = Logger("file", log_dir=tmp_path)
-        logger.log({"a": step}, step=step)
-        logger.close()
-    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
-
-
 def test_a_full_disk_costs_a_line_and_not_the_run(tmp_path, monkeypatch, capsys):
     def full(path, text):
         raise OSError(28, "No space left on device")
@@ -114,14 +106,6 @@ def test_tensorboard_gets_every_scalar(tmp_path, monkeypatch):
     assert holds(tmp_path, SECRET) == []
 
 
-def test_several_runs_in_one_process(tmp_path):
-    loggers = [Logger(None, log_dir=tmp_path / name) for name in "ab"]
-    for value, logger in enumerate(loggers):
-        logger.log({"x": value}, step=1)
-        logger.close()
-    assert [read_metrics(tmp_path / name)[0]["x"] for name in "ab"] == [0, 1]
-
-
 def test_several_logs_at_once_and_trackio(tmp_path, monkeypatch):
     """The package is a stand-in; its arguments are those of trackio 0.43."""
     calls = []
@@ -162,13 +146,6 @@ def test_a_bar_over_an_iterable_gives_its_items(capsys):
     assert list(progress_bar(range(3), desc="Counting")) == [0, 1, 2]
     shown = capsys.readouterr()
     assert "Counting" in shown.err and "3/3" in shown.err and shown.out == ""
-
-
-def test_a_bar_with_a_total(capsys):
-    with progress_bar(total=4, desc="Training") as bar:
-        bar.update(2)
-        bar.set_postfix_str("loss 0.5")
-    assert "2/4" in capsys.readouterr().err
 
 
 def test_nothing_is_shown_when_disabled_or_on_other_processes(capsys, monkeypatch):

@@ -13,7 +13,6 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.runs.run_folder import is_finished, prepare_output_dir
 from safe_rlhf_panacea.runs.run_record import (
     finish_run_record,
-    git_state,
     package_versions,
     recordable,
     write_run_record,
@@ -58,11 +57,6 @@ def test_versions_name_what_is_installed():
     assert all(isinstance(version, str) for version in versions.values())
 
 
-def test_the_state_of_the_checkout():
-    state = git_state()
-    assert state is None or (len(state["commit"]) == 40 and state["modified"] in (True, False))
-
-
 def test_a_folder_without_a_run_is_free(tmp_path):
     assert prepare_output_dir(tmp_path / "a" / "b") == tmp_path / "a" / "b"
     assert (tmp_path / "a" / "b").is_dir()
@@ -95,17 +89,6 @@ def test_a_damaged_record_is_named(tmp_path, damaged):
             read(tmp_path)
         assert "\n" not in str(refusal.value)
     assert (tmp_path / "run.json").read_text() == damaged
-
-
-def test_resuming_needs_a_run(tmp_path):
-    with pytest.raises(UserError, match=r"holds no run to resume: run\.json is missing"):
-        prepare_output_dir(tmp_path, resume=True)
-    write_run_record(tmp_path, {})
-    (tmp_path / "metrics.jsonl").write_text("{}\n")
-    assert prepare_output_dir(tmp_path, resume=True) == tmp_path
-    assert (tmp_path / "metrics.jsonl").exists()
-    with pytest.raises(UserError, match="either resumed or overwritten"):
-        prepare_output_dir(tmp_path, overwrite=True, resume=True)
 
 
 def test_a_file_is_no_folder(tmp_path):
