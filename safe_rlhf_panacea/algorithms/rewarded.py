@@ -12,7 +12,7 @@ from torch import Tensor
 from safe_rlhf_panacea.algorithms import served
 from safe_rlhf_panacea.algorithms.trainer import PanaceaTrainer
 from safe_rlhf_panacea.base.engine import Batch
-from safe_rlhf_panacea.base.rl_data import Rollout, Scores
+from safe_rlhf_panacea.base.rl_data import Rollout
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.distributed import unwrap
 from safe_rlhf_panacea.forward import PassOptions, set_pass_options, side_by_side
@@ -28,24 +28,9 @@ from safe_rlhf_panacea.runs.checkpoint import TrainingState
 from safe_rlhf_panacea.runs.divergence import finite_on_all
 
 if TYPE_CHECKING:  # at run time what the trainer stands on: the port, or Safe-RLHF
-    from safe_rlhf_panacea.base.rl import RLTrainer
-
-    RLBase = RLTrainer[Any]
+    from safe_rlhf_panacea.base.rl import RLTrainer as RLBase
 else:
     RLBase = object
-
-
-class PanaceaScores(Scores):
-    """With the m rewards that ``reward`` aggregates, size = (B, m)."""
-
-    rewards: Tensor
-
-
-class PanaceaRollout(Rollout, served.EngineLogProbs):
-    """A rollout at its λ."""
-
-    preference: Tensor  # λ of each row, size = (B, m)
-    rewards: Tensor  # (B, m); NaN where an objective does not count for a response
 
 
 class PanaceaRewarded(PanaceaTrainer, RLBase):
@@ -179,7 +164,7 @@ class PanaceaRewarded(PanaceaTrainer, RLBase):
         with self.panacea.generation(self.args.num_return_sequences, may_merge=may_merge):
             return super().generate(prompt_only_batch)
 
-    def sampled(self) -> served.EngineLogProbs:
+    def sampled(self) -> Rollout:
         """What a micro-batch keeps of the servers: their log-probabilities, size = (B, L - 1)."""
         return {} if self.drawing is None else {"sampling_log_probs": next(self._log_probs)}
 
@@ -198,7 +183,7 @@ class PanaceaRewarded(PanaceaTrainer, RLBase):
         state = self.rewards.state
         state.global_step, state.max_steps = self.global_step, self.total_steps
 
-    def score(self, sequence: Tensor, attention_mask: Tensor, prompt_length: int) -> PanaceaScores:
+    def score(self, sequence: Tensor, attention_mask: Tensor, prompt_length: int) -> Rollout:
         """All m rewards, size = (B, m), and their aggregate at λ, size = (B,)."""
         rewards = self.all_rewards(sequence, attention_mask, prompt_length)
         return {"reward": self.panacea.reward(rewards), "rewards": rewards}
@@ -213,7 +198,7 @@ class PanaceaRewarded(PanaceaTrainer, RLBase):
             info = super().ptx_step(ptx_batch)
         return info | self.panacea.progress_metrics(self.actor_model)
 
-    def by_name(self, rollout: PanaceaRollout) -> dict[str, Tensor]:
+    def by_name(self, rollout: Rollout) -> dict[str, Tensor]:
         """Rewards, what was said before sign, scale and shift, and λ, by objective.
 
         Where an objective may not count, also whether none does for a response.

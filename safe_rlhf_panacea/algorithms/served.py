@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import secrets
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from safe_rlhf_panacea import distributed
 from safe_rlhf_panacea.base.engine import gathered
+from safe_rlhf_panacea.base.rl_data import Rollout
 from safe_rlhf_panacea.configs.kinds import AUTO
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.models.adapted import find_adapter
@@ -21,12 +21,6 @@ from safe_rlhf_panacea.rollouts.engine import NAME, Rollouts, remove_versions
 
 if TYPE_CHECKING:
     from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded
-
-
-class EngineLogProbs(TypedDict, total=False):
-    """What a rollout has only where another engine drew its responses."""
-
-    sampling_log_probs: Tensor  # the engine's, size = (B, L - 1)
 
 
 def connect(trainer: PanaceaRewarded) -> Rollouts:
@@ -101,7 +95,7 @@ def publish(trainer: PanaceaRewarded, rollouts: Rollouts) -> None:
 # -- training on what another engine drew ---------------------------------------------
 
 
-def token_weights(args: Any, rollout: Mapping[str, Any], old_log_probs: Tensor) -> Tensor | None:
+def token_weights(args: Any, rollout: Rollout, old_log_probs: Tensor) -> Tensor | None:
     """min(π_old / π_engine, cap) of a micro-batch's tokens, without a gradient, size = (B, T).
 
     Those of truncated importance sampling; None where the options do not ask for it.
@@ -112,7 +106,7 @@ def token_weights(args: Any, rollout: Mapping[str, Any], old_log_probs: Tensor) 
     return _log_ratios(rollout, old_log_probs).clamp(max=math.log(cap)).exp()
 
 
-def mismatch(rollout: Mapping[str, Any], old_log_probs: Tensor, mask: Tensor) -> dict[str, Tensor]:
+def mismatch(rollout: Rollout, old_log_probs: Tensor, mask: Tensor) -> dict[str, Tensor]:
     """How far the engine's policy was from the trainer's, at each token; nothing without one.
 
     ``old_log_probs`` and ``mask`` are of the responses, size = (B, T).
@@ -126,7 +120,7 @@ def mismatch(rollout: Mapping[str, Any], old_log_probs: Tensor, mask: Tensor) ->
     }
 
 
-def _log_ratios(rollout: Mapping[str, Any], old_log_probs: Tensor) -> Tensor:
+def _log_ratios(rollout: Rollout, old_log_probs: Tensor) -> Tensor:
     """log π_old - log π_engine of the responses, size = (B, T)."""
-    engines: Tensor = rollout["sampling_log_probs"]
+    engines = rollout["sampling_log_probs"]
     return (old_log_probs - engines[:, engines.size(1) - old_log_probs.size(1) :]).detach()

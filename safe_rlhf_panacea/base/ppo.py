@@ -23,7 +23,7 @@ from safe_rlhf_panacea.base.losses import (
     whiten,
 )
 from safe_rlhf_panacea.base.rl import RLTrainer
-from safe_rlhf_panacea.base.rl_data import AnyRollout, Rollout, Scores
+from safe_rlhf_panacea.base.rl_data import Rollout
 from safe_rlhf_panacea.base.setup import model_dtype
 from safe_rlhf_panacea.configs.algorithms import PPOConfig
 from safe_rlhf_panacea.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
@@ -31,7 +31,7 @@ from safe_rlhf_panacea.forward import log_probs, response_tokens
 from safe_rlhf_panacea.models.pretrained import check_same_tokenizer, load_score_model
 
 
-class PPOTrainer(RLTrainer[AnyRollout]):
+class PPOTrainer(RLTrainer):
     """PPO with actor, reference, reward model and critic."""
 
     TRAINING_TYPE: ClassVar[str] = "ppo"
@@ -97,7 +97,7 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         counted = response_tokens(attention_mask, start)
         return log_probs(model, sequence, attention_mask, counted, temperature=self.temperature)
 
-    def score(self, sequence: Tensor, attention_mask: Tensor, prompt_length: int) -> Scores:
+    def score(self, sequence: Tensor, attention_mask: Tensor, prompt_length: int) -> Rollout:
         """The reward of each sequence, size = (B, L), under ``reward``, size = (B,)."""
         scores = self.reward_model(sequence, attention_mask=attention_mask).end_scores
         return {"reward": scores.squeeze(-1)}
@@ -113,7 +113,7 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         return super().on_policy and not self.args.whiten_advantages
 
     @torch.no_grad()
-    def post_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> AnyRollout:
+    def post_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> Rollout:
         """Rewards, and log-probabilities and values as they were when the batch was drawn.
 
         On policy the actor's training step gives the log-probabilities. The values are computed
@@ -133,7 +133,7 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         if not self.on_policy:
             log_probs = self.log_probs(self.actor_model, sequence, attention_mask, start)
             rollout["log_probs"] = log_probs
-        return rollout  # type: ignore[return-value]  # a subclass with more in its own adds that
+        return rollout
 
     # -- the losses -------------------------------------------------------------------
 
@@ -154,8 +154,8 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         self, values: Tensor, rewards: Tensor, sequence_mask: Tensor, start: int
     ) -> tuple[Tensor, Tensor]:
         """Advantages and returns of the response, size = (B, L - 1 - start); (B, L - 1) each."""
-        parts = (numbers[:, start:] for numbers in (values, rewards, sequence_mask))
-        return generalized_advantages(*parts, self.gamma, self.gae_lambda)
+        values, rewards, mask = values[:, start:], rewards[:, start:], sequence_mask[:, start:]
+        return generalized_advantages(values, rewards, mask, self.gamma, self.gae_lambda)
 
     def actor_loss_fn(
         self,
@@ -195,7 +195,7 @@ class PPOTrainer(RLTrainer[AnyRollout]):
             rl_batch["reward_values"], rewards, sequence_mask, start
         )
 
-    def of_update(self, rollouts: Sequence[AnyRollout]) -> list[AnyRollout]:
+    def of_update(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """With the number of responses, and the moments of advantages that are to be whitened."""
         masks = [r["attention_mask"][:, r["prompt"].size(-1) :] for r in rollouts]
         count = average([mask.any(dim=-1).sum() for mask in masks])
@@ -209,20 +209,19 @@ class PPOTrainer(RLTrainer[AnyRollout]):
                 rollout["moments"] = both
         return found
 
-    def rl_step(self, rl_batch: AnyRollout) -> dict[str, float]:
-        known: Rollout = rl_batch
+    def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         self.waiting = 0
         input_ids, attention_mask = rl_batch["input_ids"], rl_batch["attention_mask"]
         start = rl_batch["prompt"].size(-1) - 1
         mask = attention_mask[:, 1 + start :]  # size = (B, T)
-        count = known.get("count")
+        count = rl_batch.get("count")
 
         log_probs = self.log_probs(self.actor_model, input_ids, attention_mask, start)
-        old_log_probs = known.get("log_probs", log_probs.detach())  # on-policy: the same
+        old_log_probs = rl_batch.get("log_probs", log_probs.detach())  # on-policy: the same
         rewards, advantages, returns = self._estimated(rl_batch, old_log_probs)
         weights = advantages
         if self.args.whiten_advantages:
-            weights = whiten(advantages, mask, known.get("moments"))
+            weights = whiten(advantages, mask, rl_batch.get("moments"))
         actor_loss = self.actor_loss_fn(
             log_probs[:, start:], old_log_probs[:, start:], weights, mask, count
         )
@@ -230,7 +229,7 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         self.actor_model.step()
 
         values = self.critic_values(input_ids, attention_mask)[:, start:]
-        old_values = known["reward_values"][:, start:]
+        old_values = rl_batch["reward_values"][:, start:]
         critic_loss = self.critic_loss_fn(values, old_values, returns, mask, count)
         self.reward_critic_model.backward(critic_loss)
         self.reward_critic_model.step()

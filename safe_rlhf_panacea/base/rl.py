@@ -6,7 +6,7 @@ import abc
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, Generic
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from safe_rlhf_panacea.base.engine import (
     passes_since_update,
 )
 from safe_rlhf_panacea.base.losses import next_token_loss
-from safe_rlhf_panacea.base.rl_data import AnyRollout
+from safe_rlhf_panacea.base.rl_data import Rollout
 from safe_rlhf_panacea.base.rl_setup import RLSetup
 from safe_rlhf_panacea.base.supervised import to_device
 from safe_rlhf_panacea.data import IGNORE_INDEX
@@ -48,8 +48,8 @@ def text_count(ptx_batch: Batch) -> Tensor:
     return answer_tokens(text_labels(ptx_batch)).sum()
 
 
-class RLTrainer(RLSetup, Generic[AnyRollout]):
-    """Base of the reinforcement-learning trainers; ``AnyRollout`` is what their steps are taken on.
+class RLTrainer(RLSetup):
+    """Base of the reinforcement-learning trainers.
 
     Hooks for subclasses, besides those of the set-up: ``post_rollout``, ``rl_step``, ``ptx_step``
     and ``eval_rollout`` do the work.
@@ -73,15 +73,15 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         return {}
 
     @abc.abstractmethod
-    def post_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> AnyRollout:
+    def post_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> Rollout:
         """Score a rolled-out batch."""
 
-    def of_update(self, rollouts: Sequence[AnyRollout]) -> list[AnyRollout]:
+    def of_update(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """The micro-batches of an update, with what they must know of each other."""
         return list(rollouts)
 
     @abc.abstractmethod
-    def rl_step(self, rl_batch: AnyRollout) -> dict[str, float]:
+    def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         """One step of all that is trained; the result has ``train/reward``."""
 
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
@@ -109,7 +109,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         rows = rl_data.prompts_of_micro_batch(self.args, self.WHOLE_GROUPS)
         return rl_data.split_rows(prompt_only_batch, rows)
 
-    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[AnyRollout]:
+    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[Rollout]:
         """Roll out a prompt batch in micro-batches."""
         batches = self.micro_batches(prompt_only_batch)
         return [rollout for batch in batches for rollout in self.rollout(batch)]
@@ -139,7 +139,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         return finite_on_all(lambda: generate(model, ids, mask, self.generation_config))
 
     @torch.no_grad()
-    def rollout(self, prompt_only_batch: Batch) -> list[AnyRollout]:
+    def rollout(self, prompt_only_batch: Batch) -> list[Rollout]:
         """Draw responses and gather what the update needs.
 
         Raises:
@@ -156,13 +156,13 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         parts = [slice(i, None, copies) for i in range(copies)]
         if self.WHOLE_GROUPS:
             prompt, parts = prompt.repeat_interleave(copies, dim=0), [slice(None)]
-        batches: list[AnyRollout] = []
+        batches: list[Rollout] = []
         for part in parts:
             batches.append(self.post_rollout(prompt, sequences[part], attention_mask=mask[part]))
             self.waiting += 1 + self.use_ptx
         return batches
 
-    def _roll_out(self, prompts: Batch) -> list[AnyRollout]:
+    def _roll_out(self, prompts: Batch) -> list[Rollout]:
         """The micro-batches of a prompt batch.
 
         Raises:
@@ -251,7 +251,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         bar.close()
         self.trained()
 
-    def _update(self, steps: Sequence[tuple[AnyRollout, Batch | None]], bar: Any) -> None:
+    def _update(self, steps: Sequence[tuple[Rollout, Batch | None]], bar: Any) -> None:
         rl_batches = self.of_update([rl_batch for rl_batch, _ in steps])
         ptx_batches: Sequence[Batch | None] = [None] * len(steps)
         if self.use_ptx:

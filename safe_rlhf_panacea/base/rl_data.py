@@ -7,52 +7,42 @@ each (PPO).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TypedDict
 
 from torch import Tensor
 
 from safe_rlhf_panacea.base.engine import Batch
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 
-if TYPE_CHECKING:
-    from typing_extensions import NotRequired
 
+class Rollout(TypedDict, total=False):
+    """A micro-batch of prompts, responses and scores: a dictionary, as in Safe-RLHF.
 
-class Scores(TypedDict):
-    """The reward of each response, size = (B,); a subclass may have more."""
-
-    reward: Tensor
-
-
-class Rollout(Scores):
-    """A micro-batch of prompts, responses and scores.
-
-    A dictionary, as in Safe-RLHF. B sequences of L tokens begin with a prompt of width S, padded
-    on the left; number t of L - 1 belongs to token t + 1.
-
-    Attributes:
-        prompt: size = (B, S).
-        input_ids: prompts and responses, size = (B, L).
-        attention_mask: True on tokens, size = (B, L).
-        ref_log_probs: of the reference, size = (B, L - 1).
-        log_probs: of the policy that drew the responses, size = (B, L - 1). None on policy: the
-            forward pass of the training step gives them.
-        reward_values: the critic's, size = (B, L - 1); none without a critic.
-        count: responses with a token in an average micro-batch of the update, size = ().
-        moments: mean and variance of the update's advantages, where they are whitened.
+    B sequences of L tokens begin with a prompt of width S, padded on the left; number t of L - 1
+    belongs to token t + 1.
     """
 
-    prompt: Tensor
-    input_ids: Tensor
-    attention_mask: Tensor
-    ref_log_probs: Tensor
-    log_probs: NotRequired[Tensor]
-    reward_values: NotRequired[Tensor]
-    count: NotRequired[Tensor]
-    moments: NotRequired[tuple[Tensor, Tensor]]
-
-
-AnyRollout = TypeVar("AnyRollout", bound=Rollout)
+    prompt: Tensor  # size = (B, S)
+    input_ids: Tensor  # prompts and responses, size = (B, L)
+    attention_mask: Tensor  # True on tokens, size = (B, L)
+    reward: Tensor  # of each response, size = (B,)
+    ref_log_probs: Tensor  # of the reference, size = (B, L - 1)
+    # Of the policy that drew the responses, size = (B, L - 1). None on policy: the forward pass of
+    # the training step gives them.
+    log_probs: Tensor
+    reward_values: Tensor  # the critic's, size = (B, L - 1); none without a critic
+    # What ``of_update`` adds:
+    count: Tensor  # responses with a token in an average micro-batch of the update, size = ()
+    moments: tuple[Tensor, Tensor]  # mean and variance of advantages that are whitened
+    # Panacea's:
+    preference: Tensor  # λ of each row, size = (B, m)
+    rewards: Tensor  # (B, m); NaN where an objective does not count for a response
+    sampling_log_probs: Tensor  # of servers that drew the responses, size = (B, L - 1)
+    # What GRPO's ``of_update`` adds:
+    advantages: Tensor  # size = (B,)
+    weights: Tensor  # how much each objective counts, size = (B, m)
+    without_spread: Tensor  # whether a row's group teaches nothing, size = (B,)
+    tokens: Tensor  # of responses, in an average micro-batch of the update; size = ()
 
 
 def split_rows(batch: Batch, rows: int) -> list[Batch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,35 +14,16 @@ from safe_rlhf_panacea.algorithms.grpo.advantages import (
     normalize_then_sum,
     sum_then_normalize,
 )
-from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded, PanaceaRollout
+from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded
 from safe_rlhf_panacea.base.engine import Batch, average, init_eval_engine, learning_rate
 from safe_rlhf_panacea.base.losses import grpo_loss, summed_log_ratios
 from safe_rlhf_panacea.base.rl import RLTrainer
-from safe_rlhf_panacea.base.rl_data import prompts_of_whole_updates
+from safe_rlhf_panacea.base.rl_data import Rollout, prompts_of_whole_updates
 from safe_rlhf_panacea.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
 from safe_rlhf_panacea.forward import log_probs, response_tokens, side_by_side
 
-if TYPE_CHECKING:
-    from typing_extensions import NotRequired
 
-
-class GroupRollout(PanaceaRollout):
-    """A micro-batch of whole groups, one after the other; ``of_update`` adds the last four.
-
-    Attributes:
-        advantages: size = (B,).
-        weights: how much each objective counts, size = (B, m).
-        without_spread: whether a row's group teaches nothing, size = (B,).
-        tokens: of responses, in an average micro-batch of the update; size = ().
-    """
-
-    advantages: NotRequired[Tensor]
-    weights: NotRequired[Tensor]
-    without_spread: NotRequired[Tensor]
-    tokens: NotRequired[Tensor]
-
-
-class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
+class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer):
     """GRPO for m rewards, on the port.
 
     Holds the policy, which with its adapter off is its own reference, and the reward models.
@@ -84,16 +65,14 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
         inputs = self.actor_model, sequence, attention_mask, counted, groups
         return log_probs(*inputs, temperature=self.temperature)
 
-    def post_rollout(
-        self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor
-    ) -> GroupRollout:
+    def post_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> Rollout:
         """Score groups, each row at its prompt's λ, and keep that with it."""
         copies, start = self.args.num_return_sequences, prompt.size(-1) - 1
         preference = self.panacea.held[0].repeat_interleave(copies, dim=0)
         with self.panacea.at(preference):
             with self.reference():
                 ref_log_probs = self.log_probs(sequence, attention_mask, start)
-            rollout: GroupRollout = {
+            rollout: Rollout = {
                 "prompt": prompt,
                 "input_ids": sequence,
                 "attention_mask": attention_mask,
@@ -109,7 +88,7 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
     # -- updates ----------------------------------------------------------------------
 
     @torch.no_grad()
-    def of_update(self, rollouts: Sequence[GroupRollout]) -> list[GroupRollout]:
+    def of_update(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Compare the responses to each prompt, over all groups of an update on all processes."""
         args, panacea = self.args, self.panacea
         size, counts = args.num_return_sequences, [len(r["rewards"]) for r in rollouts]
@@ -141,7 +120,7 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
             for r, (a, w, flat) in zip(rollouts, columns, strict=True)
         ]
 
-    def loss(self, rl_batch: GroupRollout, log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
+    def loss(self, rl_batch: Rollout, log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
         """GRPO's loss and the penalty; log-probabilities now and before, size = (B, T) each."""
         loss = grpo_loss(
             log_probs,
@@ -156,7 +135,7 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
         )
         return loss + self.panacea.penalty()
 
-    def rl_step(self, rl_batch: GroupRollout) -> dict[str, float]:
+    def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         """One backward pass at the batch's λ."""
         self.waiting = 0
         start, mask = rl_batch["prompt"].size(-1) - 1, response_mask(rl_batch)
@@ -190,17 +169,17 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
         }
 
 
-def response_mask(rollout: PanaceaRollout) -> Tensor:
+def response_mask(rollout: Rollout) -> Tensor:
     """Which predictions are of a response's tokens, size = (B, T), T = L - S."""
     return rollout["attention_mask"][:, rollout["prompt"].size(-1) :].bool()
 
 
-def of_response(rollout: PanaceaRollout, numbers: Tensor) -> Tensor:
+def of_response(rollout: Rollout, numbers: Tensor) -> Tensor:
     """The last T of L - 1 numbers of each row, size = (B, T)."""
     return numbers[:, rollout["prompt"].size(-1) - 1 :]
 
 
-def divergence(rollout: PanaceaRollout, log_probs: Tensor) -> Tensor:
+def divergence(rollout: Rollout, log_probs: Tensor) -> Tensor:
     """Σ_t (log π - log π_ref) of each response, size = (B,); ``log_probs`` are (B, T)."""
     reference = of_response(rollout, rollout["ref_log_probs"])
     return summed_log_ratios(log_probs, reference, response_mask(rollout))

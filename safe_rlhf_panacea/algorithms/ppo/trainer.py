@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from safe_rlhf_panacea.algorithms import served
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, value_model
-from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded, PanaceaRollout
+from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded
 from safe_rlhf_panacea.base.engine import init_eval_engine
-from safe_rlhf_panacea.base.rl_data import steps_per_epoch
+from safe_rlhf_panacea.base.rl_data import Rollout, steps_per_epoch
 from safe_rlhf_panacea.distributed import all_reduce_means, unwrap
 from safe_rlhf_panacea.errors import UserError
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
-    from safe_rlhf_panacea.base.ppo import PPOTrainer
-
-    HookedPPOTrainer = PPOTrainer[PanaceaRollout]
+    from safe_rlhf_panacea.base.ppo import PPOTrainer as HookedPPOTrainer
 else:
     from safe_rlhf_panacea.base import HookedPPOTrainer
 
@@ -38,7 +34,7 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
     PROGRAM: ClassVar[str] = "safe_rlhf_panacea.algorithms.ppo"
 
     # Safe-RLHF's hook for the loss is told neither of the micro-batch nor what else is logged.
-    _learnt_from: Mapping[str, Any] = MappingProxyType({})
+    _learnt_from: Rollout
     _found: dict[str, Tensor]
 
     # -- models -----------------------------------------------------------------------
@@ -110,15 +106,13 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
 
     # -- rollout and updates ----------------------------------------------------------
 
-    def post_rollout(
-        self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor
-    ) -> PanaceaRollout:
+    def post_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> Rollout:
         """The base's batch, which calls ``score``, with the λ that it was drawn at."""
         batch = super().post_rollout(prompt, sequence, attention_mask)
         preference, _ = self.panacea.held
         return {**batch, **self.sampled(), "preference": preference}
 
-    def rl_step(self, rl_batch: PanaceaRollout) -> dict[str, float]:
+    def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         """Take the base's step, which calls ``actor_loss_fn``, at the batch's λ."""
         self._learnt_from, self._found = rl_batch, {}
         with self.panacea.at(rl_batch["preference"]):
