@@ -60,7 +60,7 @@ setup(
         "safe_rlhf_panacea": ["py.typed"],
         "safe_rlhf_panacea.experiments": ["*.yaml"],
         "safe_rlhf_panacea.export": ["*.jinja"],
-        "safe_rlhf_panacea.miniature": ["*.yaml"],
+        "safe_rlhf_panacea.miniature": ["*.jinja", "*.yaml"],
         "safe_rlhf_panacea.serving": ["page/*"],
         "safe_rlhf_panacea.show": ["templates/*"],
         "safe_rlhf_panacea.small": ["*.yaml"],

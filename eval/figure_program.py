@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag
-from safe_rlhf_panacea.configs.kinds import file_name, filled, finite_float
+from safe_rlhf_panacea.configs.kinds import filled, finite_float
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.compare import check_comparable
 from safe_rlhf_panacea.fronts.result import FrontResult
@@ -45,6 +45,13 @@ class Report:
 
 
 Draw = Callable[[], Any]  # makes the matplotlib figure
+
+
+def file_name(value: str) -> str:
+    """A name without folders."""
+    if "/" in value or "\\" in value or value in (".", ".."):
+        raise UserError(f"{value!r} is a path, not a name")
+    return filled(value)
 
 
 def figure_main(

@@ -64,8 +64,8 @@ class Arms:
     """Trains and evaluates arms; every result is named ``<algorithm>/<arm>/<view>``.
 
     Views: ``model`` (reward models, or accuracy for DPO) and ``true`` (the corpus's own
-    scores, PPO only) on the full grid; ``model5`` and ``true5`` at the five λ of the discrete
-    policies.
+    scores) or ``nats`` (DPO's own objective) on the full grid; ``model5`` and so on at the five λ
+    of the discrete policies.
     """
 
     def __init__(self, miniature: Miniature, algorithm: str, split: str) -> None:
@@ -117,11 +117,9 @@ class Arms:
         grid = grids[0] if len(grids) == 1 else torch.cat(grids).unique(dim=0)
         found, measured = self.judge.results(self.algorithm, method, grid, name, self.split)
         if name == "ppo/panacea":
-            keys = ("prompt", "response", "preference")
-            self.severity = severity_table(
-                [tuple(row[key] for key in keys) for row in measured.responses()]
-            )
-        for view, result in zip(("model", "true"), found.values(), strict=False):
+            self.severity = severity_table(measured.responses())
+        second = "true" if self.algorithm == "ppo" else "nats"
+        for view, result in zip(("model", second), found.values(), strict=True):
             if full:
                 self.results[f"{name}/{view}"] = result.at(self.grid)
             if five:

@@ -37,11 +37,7 @@ COMMAND = Program(
 
 
 class Chat:
-    """A conversation: what was said, and λ now.
-
-    Raises:
-        UserError, AdapterError, PreferenceError: the adapter, its base model or λ is none.
-    """
+    """A conversation: what was said, and λ now."""
 
     def __init__(self, options: ChatOptions) -> None:
         import torch
@@ -50,8 +46,8 @@ class Chat:
         from safe_rlhf_panacea.preference import parse_preference
         from safe_rlhf_panacea.respond import load_model
         from safe_rlhf_panacea.serving.batch import longest
-        from safe_rlhf_panacea.serving.choosing import Sampling
         from safe_rlhf_panacea.serving.engine import Engine, Limits
+        from safe_rlhf_panacea.serving.jobs import Sampling
 
         config = read_config(options.adapter)
         if options.preference is None:
@@ -62,8 +58,7 @@ class Chat:
             raise UserError(f"{options.adapter} does not depend on λ: leave out --preference")
         self.options, self.examples = options, read_examples(options.adapter)
         self.model = load_model(options)
-        length = longest(self.model.model)
-        limits = Limits(max_rows=1, max_length=length, timeout=float("inf"))
+        limits = Limits(1, max_length=longest(self.model.model), timeout=float("inf"))
         self.engine = Engine(self.model, limits)
         # One stream of random numbers for the whole conversation.
         self.sampling = Sampling(options.temperature, options.top_p, options.seed)
@@ -85,11 +80,7 @@ class Chat:
             raise UserError(f"there is no /{name}: see /help")
 
     def answer(self, words: str) -> Iterator[str]:
-        """The pieces of the answer to the next turn, which is then part of the conversation.
-
-        Raises:
-            UserError: the conversation has become too long, or the template cannot write it.
-        """
+        """The pieces of the answer to the next turn, which is then part of the conversation."""
         from safe_rlhf_panacea.serving.jobs import Job, Piece, TextStream
 
         template, most = self.model.template, self.engine.limits.max_length

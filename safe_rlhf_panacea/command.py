@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from safe_rlhf_panacea import __version__
 from safe_rlhf_panacea.errors import UserError, fail, tell_interruption
@@ -61,15 +62,10 @@ ALL = {name: row for rows in PROGRAMS.values() for name, row in rows.items()}
 
 
 class Program(click.Command):
-    """A command that another module runs, with another parser.
-
-    Attributes:
-        module: that ``python -m`` would run.
-        text: what it does.
-    """
+    """A command that another module runs, as ``python -m`` would, with another parser."""
 
     def __init__(self, name: str, module: str, text: str) -> None:
-        """Name it and say what it does."""
+        """``text`` says what it does."""
         super().__init__(name, help=text, add_help_option=False)
         self.module, self.text = module, text
 
@@ -84,17 +80,13 @@ class Program(click.Command):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         """Files, as a shell does by itself."""
-        from click.shell_completion import CompletionItem
-
         return [CompletionItem(incomplete, type="file")]
 
 
 def programs(heading: str) -> list[Program]:
     """The programs below a heading."""
-    return [
-        Program(name, f"{PACKAGE}.{module}", text)
-        for name, (module, text) in PROGRAMS[heading].items()
-    ]
+    rows = PROGRAMS[heading].items()
+    return [Program(name, f"{PACKAGE}.{module}", text) for name, (module, text) in rows]
 
 
 class Programs(click.Group):

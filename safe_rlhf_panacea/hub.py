@@ -23,8 +23,8 @@ def may_be_hub_name(text: str) -> bool:
 def prepare_hub() -> bool:
     """Whether the hub answers, and may be asked; it is asked once in a process.
 
-    If not, only what was fetched before is looked at from now on, in the whole process. Otherwise
-    every file would be asked for six times, with half a minute or more from the first to the last.
+    If not, only what was fetched before is looked at from now on: every file would be asked for
+    six times, over half a minute or more.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session

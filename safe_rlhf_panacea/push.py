@@ -35,43 +35,13 @@ FILES = (  # besides the adapter's own, and its front
 LIBRARIES = ("huggingface_hub", "httpx", "httpx2", "httpcore", "requests", "urllib3")
 
 
-def _copy(adapter: Path, folder: Path, base_model: str) -> None:
-    """Copy what may go up into an empty folder, as it may go up."""
-    from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME
-    from safe_rlhf_panacea.fronts.result import FRONT_FILE
-
-    card = adapter / CARD_FILE
-    text = card.read_text("utf-8", "replace") if card.is_file() and not card.is_symlink() else ""
-    names = {*FILES, CONFIG_NAME, WEIGHTS_NAME, FRONT_FILE}
-    names |= {*re.findall(r"[^\s()<>\[\]\"'/]+\.png", text)}
-    found = [path for path in sorted(adapter.iterdir()) if path.name in names]
-    for path in found:
-        if path.is_symlink():  # whose target may be anything of this machine
-            raise UserError(f"{path} is a link: only files that lie in the folder itself go up")
-    for path in filter(Path.is_file, found):
-        shutil.copyfile(path, folder / path.name)
-    config = read_json(adapter / CONFIG_NAME)
-    if config.get("base_model") != base_model:
-        atomic_write_json(folder / CONFIG_NAME, {**config, "base_model": base_model})
-    if (folder / RUN_FILE).is_file():
-        record = read_record(folder / RUN_FILE)
-        atomic_write_json(folder / RUN_FILE, portable_record(record))
-    for path in (folder / FRONT_FILE, folder / RESULTS_FILE):
-        if path.is_file():
-            atomic_write_json(path, portable(read_json(path)))
-    if (folder / TOKENIZER_CONFIG).is_file():
-        values = read_json(folder / TOKENIZER_CONFIG, infinities=True)
-        if isinstance(values, dict) and values.pop("name_or_path", None) is not None:
-            text = json.dumps(values, indent=2, ensure_ascii=False)
-            (folder / TOKENIZER_CONFIG).write_text(text + "\n", encoding="utf-8")
-
-
 @contextmanager
 def staged(
     adapter: str | Path, repo: str, *, base_model: str | None = None, front: str | None = None
 ) -> Iterator[Path]:
     """A folder with what goes up; a card is written where the adapter has none."""
-    from safe_rlhf_panacea.adapter.io import read_config, read_tensors
+    from safe_rlhf_panacea.adapter.io import CONFIG_NAME, WEIGHTS_NAME, read_config, read_tensors
+    from safe_rlhf_panacea.fronts.result import FRONT_FILE
 
     adapter = Path(adapter)
     named = base_model or read_config(adapter).base_model
@@ -80,15 +50,37 @@ def staged(
             f"the base model {named!r} is a folder of this machine, which nobody else has: give "
             "its name on the hub with --base_model"
         )
+    read_tensors(adapter)
+    card = adapter / CARD_FILE
+    text = card.read_text("utf-8", "replace") if card.is_file() and not card.is_symlink() else ""
+    pictures = re.findall(r"[^\s()<>\[\]\"'/]+\.png", text)
+    names = {*FILES, CONFIG_NAME, WEIGHTS_NAME, FRONT_FILE, *pictures}
+    found = [path for path in sorted(adapter.iterdir()) if path.name in names]
+    for path in found:
+        if path.is_symlink():  # whose target may be anything of this machine
+            raise UserError(f"{path} is a link: only files that lie in the folder itself go up")
     with tempfile.TemporaryDirectory(prefix="panacea-push-") as name:
         folder = Path(name)
-        read_tensors(adapter)
-        _copy(adapter, folder, base)
+        for path in filter(Path.is_file, found):
+            if path.name in (FRONT_FILE, RESULTS_FILE):
+                atomic_write_json(folder / path.name, portable(read_json(path)))
+            elif path.name == RUN_FILE:
+                atomic_write_json(folder / RUN_FILE, portable_record(read_record(path)))
+            elif path.name == CONFIG_NAME:
+                config = {**read_json(path), "base_model": base}
+                atomic_write_json(folder / CONFIG_NAME, config)
+            else:
+                shutil.copyfile(path, folder / path.name)
+        if (folder / TOKENIZER_CONFIG).is_file():
+            values = read_json(folder / TOKENIZER_CONFIG, infinities=True)
+            if isinstance(values, dict) and values.pop("name_or_path", None) is not None:
+                text = json.dumps(values, indent=2, ensure_ascii=False)
+                (folder / TOKENIZER_CONFIG).write_text(text + "\n", encoding="utf-8")
         if not (folder / CARD_FILE).exists():
             title = repo.rpartition("/")[2]
             write_card(adapter, folder, front=front, base_model=base, name=title, repo=repo)
         elif front:
-            raise UserError(f"{adapter / CARD_FILE} is there already: --front is for a new card")
+            raise UserError(f"{card} is there already: --front is for a new card")
         yield folder
 
 
@@ -97,8 +89,6 @@ def hub_errors(repo: str) -> Iterator[None]:
     """Tell in one line what the hub, or the way to it, refuses."""
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:
         name, library = type(error).__name__, type(error).__module__.partition(".")[0]
         if library not in LIBRARIES and not isinstance(error, ConnectionError | TimeoutError):
@@ -121,11 +111,8 @@ def push_to_hub(
 
     ``repo`` is ``OWNER/NAME``, made if it is not there, private unless ``public``. ``base_model``
     is a name on the hub, by default the one that the adapter names. ``front`` is an evaluation
-    for the card, where the adapter has none yet.
-
-    Raises:
-        UserError: no token, no way to the hub, or a public repository without ``public``.
-        AdapterError: the adapter's files are missing or damaged.
+    for the card, where the adapter has none yet. A ``UserError`` says what the hub, or an adapter
+    that is missing or damaged, does not allow.
     """
     import huggingface_hub as hub
 
@@ -142,7 +129,7 @@ def push_to_hub(
 
 
 def repo_name(value: Any) -> str:
-    """A repository's name on the hub, which must be of the form ``OWNER/NAME``."""
+    """The name of a repository on the hub."""
     text = kinds.text(value)
     if not HUB_NAME.fullmatch(text) or "/" not in text:
         raise UserError(f"{text!r} is not of the form OWNER/NAME")

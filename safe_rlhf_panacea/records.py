@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -97,30 +96,20 @@ def _wanted(*shapes: Any) -> str:
     return " or ".join(dict.fromkeys(NAMES[kind] for kind in kinds))
 
 
-@dataclass(frozen=True)
-class Examples:
-    """Prompts to try an adapter with, which the page and the chat offer.
+class Examples(Record):
+    """Prompts that an adapter can answer, for the page and the chat, and a note about the model."""
 
-    Attributes:
-        prompts: that the adapter can answer.
-        note: a sentence about what the model is and is not; may be empty.
-    """
-
-    prompts: Sequence[str] = field(default_factory=list)
-    note: str = ""
+    prompts: Sequence[str]
+    note: str  # may be empty
 
 
 def write_examples(adapter: str | Path, examples: Examples) -> None:
     """Write ``examples.json`` into an adapter's folder."""
-    atomic_write_json(Path(adapter) / EXAMPLES_FILE, asdict(examples))
+    atomic_write_json(Path(adapter) / EXAMPLES_FILE, examples.model_dump())
 
 
 def read_examples(adapter: str | Path) -> Examples:
     """The examples of an adapter's folder; empty where it has none."""
     path = Path(adapter) / EXAMPLES_FILE
-    if not path.exists():
-        return Examples()
-    content = read_json(path)
-    if wrong := misfit(content, {"prompts": [str], "note": str}):
-        raise UserError(f"{path}: {wrong}")
-    return Examples(content["prompts"], content["note"])
+    content = read_json(path) if path.exists() else {"prompts": (), "note": ""}
+    return validated(Examples, str(path), content)

@@ -42,12 +42,6 @@ COMMAND = Program(
 class PanaceaModel:
     """A base model with its adapter, ready to answer at any preference vector.
 
-    Attributes:
-        model: the base model.
-        adapter: its adapter.
-        tokenizer: the base model's.
-        template: how the adapter was spoken to in training.
-
     Examples:
         >>> model = PanaceaModel.load("runs/latest/panacea-ppo")  # doctest: +SKIP
         >>> model.respond("How do I pick a door lock?", "0.3,0.7")  # doctest: +SKIP
@@ -73,12 +67,9 @@ class PanaceaModel:
     ) -> PanaceaModel:
         """Load an adapter's folder and the base model that it names.
 
-        Args:
-            adapter: folder with ``adapter_config.json`` and ``adapter_model.safetensors``.
-            base_model: another place of the base model.
-            chat_template: another one than the adapter was trained with: ``auto``, ``safe-rlhf``,
-                ``none`` or a jinja file.
-            trust_remote_code: run code that comes with the base model.
+        ``base_model`` is another place of the base model, ``chat_template`` another one than the
+        adapter was trained with: ``auto``, ``safe-rlhf``, ``none`` or a jinja file.
+        ``trust_remote_code`` runs code that comes with the base model.
 
         Raises:
             UserError: the folder names no base model, or the base is not there.
@@ -96,13 +87,8 @@ class PanaceaModel:
     ) -> PanaceaModel:
         """Load Rewarded Soups: single-objective adapters whose weights λ interpolates.
 
-        Args:
-            folders: an adapter's for each objective, in the order of λ.
-            base_model: another place of the base model.
-            options: as for ``load``.
-
-        Raises:
-            UserError, AdapterError: as ``load``; also ingredients that do not go together, or none.
+        ``folders`` are an adapter's for each objective, in the order of λ; the rest is as for
+        ``load``. Ingredients that do not go together, or none, are refused too.
         """
         from safe_rlhf_panacea.adapter import load_soup
 
@@ -136,9 +122,9 @@ class PanaceaModel:
             seed: of sampling; None draws anew each time.
 
         Raises:
-            PreferenceError: the vector is off the simplex or names an unknown objective.
-            UserError: the template has no place for a system prompt, or for several turns; turns
-                that do not alternate; or an option of sampling out of its range.
+            UserError: λ is off the simplex or names an unknown objective; the template has no place
+                for a system prompt, or for several turns; turns that do not alternate; or an option
+                of sampling out of its range.
         """
         import torch
 
@@ -161,11 +147,10 @@ class PanaceaModel:
             pad_token_id=self.tokenizer.pad_token_id,
             temperature=temperature,
         )
-        device = next(self.model.parameters()).device
+        ids = ids.to(next(self.model.parameters()).device)
         generator = None
         if seed is not None:
-            generator = torch.Generator(device=device).manual_seed(seed)
-        ids = ids.to(device)
+            generator = torch.Generator(device=ids.device).manual_seed(seed)
         tokens, _ = generate(self.model, ids, torch.ones_like(ids).bool(), config, generator)
         return self.tokenizer.decode(tokens[0, ids.size(1) :], skip_special_tokens=True).strip()
 
@@ -208,11 +193,7 @@ def _load_base(
 
 
 def load_model(args: LoadingOptions) -> PanaceaModel:
-    """The model that a program's options name, where ``DeviceOptions`` want it.
-
-    Raises:
-        UserError, AdapterError: it is not there, or the device is not.
-    """
+    """The model that a program's options name, where ``DeviceOptions`` want it."""
     import torch
 
     model = PanaceaModel.load(

@@ -19,26 +19,13 @@ def concise(
     min_length: float = 0.0,
     min_reward: float = -1.0,
 ) -> torch.Tensor:
-    """Full reward up to a length, falling linearly beyond it.
+    """Full reward up to a length, falling linearly beyond it, size = (B,), float32.
 
-    r_max if length ≤ c, else r_max + 1 - length / c: the conciseness objective of the paper's
-    later version (NeurIPS 2024), continuous at c.
+    With c = ``max_length`` tokens: r_max if length ≤ c, else r_max + 1 - length / c, the
+    conciseness objective of the paper's later version (NeurIPS 2024), continuous at c.
 
     Without a floor the empty response is the best one. With ``min_length``, a response shorter
     than it gets ``min_reward``, and this is the worst value: longer ones do not fall below it.
-
-    Args:
-        response_lengths: in tokens, size = (B,).
-        max_length: c.
-        max_reward: r_max.
-        min_length: the floor in tokens; 0 for none.
-        min_reward: the worst value, where there is a floor.
-
-    Returns:
-        size = (B,), float32.
-
-    Raises:
-        UserError: c is not positive, or the floor lies above it.
     """
     if not max_length > 0:
         raise UserError(f"concise: max_length {max_length:g} must be positive")

@@ -75,10 +75,7 @@ COMMAND = Program(
 
 
 def read_token(given: str | None) -> str | None:
-    """The bearer token of ``--token`` or the environment; white space around it is no part of it.
-
-    A ``UserError`` tells where there is nothing else, or what no client could send.
-    """
+    """The bearer token of ``--token`` or the environment, without white space around it."""
     text = given or os.environ.get(TOKEN)
     if not text:
         return None
@@ -91,11 +88,7 @@ def read_token(given: str | None) -> str | None:
 
 
 def find_front(adapter: Path, folder: Path | None) -> dict[str, Any] | None:
-    """The front of an adapter, as JSON, of an evaluation's folder or of the adapter's own.
-
-    Raises:
-        UserError: the evaluation's folder has none, or it is damaged.
-    """
+    """The front of an adapter, as JSON, of an evaluation's folder or of the adapter's own."""
     from safe_rlhf_panacea.fronts.result import FRONT_FILE, FrontResult
     from safe_rlhf_panacea.runs.run_folder import RESULTS_FILE
 
@@ -113,11 +106,7 @@ def find_front(adapter: Path, folder: Path | None) -> dict[str, Any] | None:
 
 
 def make_server(args: ServeOptions) -> tuple[Any, Any, socket.socket]:
-    """A server that is ready to run, its service, and the socket that it listens on.
-
-    Raises:
-        UserError: the extra is not installed, the port is taken, or a flag is refused.
-    """
+    """A server that is ready to run, its service, and the socket that it listens on."""
     try:
         import uvicorn
 

@@ -77,8 +77,8 @@ SEED = "is not a seed, an integer from 0 on"
 EMPTY = "must not be empty"
 NAME = "a name has letters, digits"
 
-# Flags with a range: programs, flags, bad values, what the line says. Kinds of numbers have a row
-# with all that they refuse; every other flag is held to its kind by one value.
+# Flags with a range: programs, flags, bad values, what the line says; one for each kind, and for
+# each program that reads its numbers itself.
 RANGES = [
     ("dpo", "lr", "nan -1e-5 inf", NOT_NEGATIVE),
     ("dpo", "scale_coeff", "nan 0 -0.1 much", "(is not a positive number|is not a number)"),
@@ -89,47 +89,17 @@ RANGES = [
     ("ppo", "top_p", "0 1.01 nan", "is not above 0 and at most 1"),
     ("reward", "eval_split_ratio", "0 1 nan", "is not above 0 and below 1"),
     ("sft", "output_dir", "'' ' '", EMPTY),
-    ("sft reward", "lr learning_rate weight_decay", "nan", NOT_NEGATIVE),
-    (
-        "ppo",
-        "actor_lr critic_lr actor_weight_decay kl_coeff ptx_coeff temperature",
-        "-1",
-        NOT_NEGATIVE,
-    ),
-    ("ppo", "actor_lr_warmup_ratio critic_lr_warmup_ratio", "-0.1", PROBABILITY),
-    ("grpo", "smooth_mu rollout_timeout vllm_importance_sampling_cap", "0", POSITIVE),
-    ("ppo", "clip_range_ratio clip_range_score clip_range_value repetition_penalty", "0", POSITIVE),
-    ("ppo", "update_iters num_return_sequences per_device_prompt_batch_size", "0", COUNT),
-    ("reward", "regularization", "-1", NOT_NEGATIVE),
-    ("dpo", "lora_scaling", "nan 0", POSITIVE),
-    ("dpo", "init_singular fixed_scaling", "inf", FINITE),
-    ("dpo", "orthogonality_coeff", "-1", NOT_NEGATIVE),
-    ("dpo", "pref_dim epochs max_steps max_length save_interval", "0", COUNT),
-    ("sft", "per_device_train_batch_size gradient_accumulation_steps", "0", COUNT),
-    ("panacea_sft", "lr lora_scaling", "-1", "is not a (number|positive)"),
-    ("evaluation calibrate respond miniature world", "seed", "-1", SEED),
-    ("front_benchmark", "first_seed", "-1", SEED),
-    ("evaluation respond", "temperature", "-1", NOT_NEGATIVE),
-    ("calibrate agreement", "batch_size max_length", "0", COUNT),
-    ("evaluation compare three_objectives", "reference_point", "'nan 0'", FINITE),
-    ("respond serve", "max_new_tokens", "0", COUNT),
+    ("respond", "seed", "-1", SEED),
     ("chat", "top_p", "1.01", "is not above 0 and at most 1"),
-    ("serve", "max_rows max_waiting max_length max_body max_connections", "0", COUNT),
-    ("serve", "max_wait timeout", "0", POSITIVE),
     ("serve", "port", "-1 65536 http", "is not a port"),
-    ("serve", "token host model_name front", "''", EMPTY),
-    ("discrete_policies evaluation", "grid_step", "0", POSITIVE),
-    ("fixed_scaling", "factors", "'1 inf'", FINITE),
-    ("front_benchmark", "seeds workers", "0", COUNT),
-    ("benchmarks.run", "rounds warmup batch prompts longest threads", "0", COUNT),
+    ("serve", "token", "''", EMPTY),
+    ("front_benchmark", "first_seed", "-1", SEED),
+    ("benchmarks.run", "rounds threads", "0", COUNT),
     ("regression", "pairs batch_size", "0", COUNT),
-    ("memory", "gpus objectives max_length lora_dim", "0", COUNT),
-    ("memory", "card_gib", "0", POSITIVE),
-    ("ppo evaluation compare miniature world front_benchmark", "output_dir", "''", EMPTY),
-    ("calibrate", "output_file model_name_or_path", "''", EMPTY),
-    ("dpo", "model_name_or_path log_dir", "''", EMPTY),
-    ("evaluation respond", "adapter", "''", EMPTY),
-    ("figure_3_reward_distributions singular_values", "output_dir", "' '", EMPTY),
+    ("agreement", "batch_size", "0", COUNT),
+    ("miniature", "output_dir", "''", EMPTY),
+    ("fixed_scaling", "factors", "'1 inf'", FINITE),
+    ("discrete_policies", "grid_step", "0", POSITIVE),
     ("figure_5_dpo_fronts", "name", "../../x", "is a path, not a name"),
 ]
 
@@ -163,14 +133,11 @@ sft          ; --train_datasets pairs:1e300:x     ; proportion 1e\+300 makes ove
 sft          ; --train_datasets pairs:-1:x        ; proportion -1.0 is not above 0
 dpo          ; --train_datasets pairs:999999999999/-1:x ; makes over 100,000,000 rows
 dpo          ; --eval_datasets pairs:much:x       ; 'much' is neither a number nor a fraction
-ppo          ; --ptx_datasets pairs:nan:x         ; proportion nan is not above 0
 grpo         ; --num_return_sequences 1           ; is 1: GRPO compares .* and needs at least 2
 grpo         ; --num_return_sequences 3           ; 16 is no multiple of --num_return_sequences 3
 grpo         ; --per_device_prompt_batch_size 6   ; is 24, which is no multiple of .*_batch_size 16
 grpo         ; --temperature 0                    ; draws the same response .* again and again
 grpo         ; --equal_steps --advantage sum_then_normalize ; belongs to .* normalize_then_sum
-grpo         ; --advantage sum                    ; invalid choice: 'sum'
-grpo         ; --kl_in both                       ; invalid choice: 'both'
 grpo         ; --smooth_mu 1 --aggregation tche   ; --smooth_mu belongs to --aggregation stche
 grpo         ; --rollout_engine vllm              ; vllm needs --rollout_server: addresses
 ppo          ; --rollout_stale                    ; --rollout_stale belongs to --rollout_engine vllm
@@ -181,14 +148,11 @@ ppo          ; {SERVED} http://a:1 --rollout_stale --update_iters 2 ; needs --up
 evaluation   ; --engine vllm                      ; --engine vllm and --server URL belong together
 evaluation   ; --engine vllm --server http://a:1  ; evaluates rewards of one Panacea adapter
 grpo         ; --train_datasets helpful=pairs.jsonl ; named for 'helpful', .*: leave helpful= out
-ppo          ; --ptx_datasets harmless=pairs.jsonl ; named for 'harmless', .*: leave harmless= out
 grpo         ; --critic_lr 1                      ; there is no flag --critic_lr
 dpo          ; --aggregation stche                ; invalid choice: 'stche'
-rewarded_soups! ; grpo {GRPO} --num_return_sequences 1 ; is 1: GRPO compares
 dpo          ; --objectives a b a                 ; an objective is named twice
 dpo          ; --objectives a ../../esc           ; objective name '../../esc': {NAME}
 dpo          ; --objectives a=b c,d               ; objective name 'a=b': {NAME}
-dpo          ; --objectives a ''                  ; objective name '': {NAME}
 dpo          ; --objectives a {"b" * 65}          ; objective name 'b+…': {NAME}
 reward       ; --objective ../x                   ; --objective: objective name '../x': {NAME}
 ppo          ; --reward_models ../a=x b=y         ; objective name '../a': {NAME}
@@ -202,7 +166,7 @@ dpo          ; --fixed_preference 1,0 --preference_scope sample ; draws nothing
 dpo          ; --preference_for_labels            ; belongs to --preference_scope sample
 dpo          ; --fixed_scaling 1 --scaling_lr_multiplier 2 ; --fixed_scaling fixes it
 dpo          ; --vertex_probability 0.1           ; belongs to --preference_sampler vertices
-dpo          ; --preference_sampler vertices      ; vertices needs --vertex_probability
+dpo          ; --preference_sampler vertices      ; sampler needs a vertex_probability
 dpo          ; --reference_point 1                ; --reference_point needs 2 numbers, not 1
 dpo          ; --eval_grid_step 0.3               ; grid step 0.3 does not divide 1
 dpo          ; --eval_grid_step 1e-9              ; 1,000,000,001 vectors of 2 objectives.*use 0.01
@@ -227,7 +191,6 @@ memory       ; --algorithm ppo --reward_models a=x ; is 2, but there are 1 --rew
 memory       ; --model no/such/folder/            ; no/such/folder
 memory       ; --config file                      ; file: must hold lines of the form option: v
 respond!     ; --config none                      ; none: .*No such file
-memory       ; --algorithm ddpo                   ; invalid choice: 'ddpo'
 panacea_sft  ; --train_datasets supervised:1:a.jsonl ; name its objective, as in helpful=superv
 panacea_sft  ; --train_datasets a=supervised:1:x b= ; data set '' has no name
 dpo!         ; --model_name_or_path m {PAIRS} {LOGS} ; --objectives is missing, and --train_data
@@ -242,12 +205,10 @@ datasets     ; supervised:1:chosen.jsonl          ; chosen/rejected are pairs. c
 datasets     ; pairs:1:tools.jsonl                ; messages are supervised texts. super
 panacea_sft  ; --train_datasets a=x:1 b=x:2       ; x is given twice
 panacea_sft  ; --train_datasets a=x b=y a=x       ; --train_datasets a=x is given twice
-panacea_sft  ; --train_datasets a=x --pref_dim 2  ; --pref_dim is 2, but there are 1 objectives
 panacea_sft  ; --train_datasets ../a=x b=y        ; name its objective, as in helpful=../a=x
 panacea_sft  ; --objectives helpful kind          ; names 'harmless', which is none of --objectives
 panacea_sft  ; --objectives helpful harmless kind --pref_dim 3 ; 'kind' has no data set: add kind=
 panacea_sft  ; --need_eval --eval_datasets helpful=x ; 'harmless' has no data set.*--eval_datasets
-rewarded_soups!    ; sac                          ; invalid choice: 'sac'
 rewarded_soups     ; --resume                     ; --resume is of a single training
 evaluation   ; --grid_step 0.15                   ; grid step 0.15 does not divide 1
 evaluation   ; --cluster_column topic             ; --cluster_column .* needs --reward_models
@@ -258,7 +219,6 @@ evaluation   ; --adapter escaping                 ; '../../x' is no name
 respond!     ; --adapter above --preference 1,0 x ; objectives: '..' is no name
 serve        ; --adapter doubled                  ; not valid JSON: the key .format. stands twice
 evaluation   ; --method magic                     ; invalid choice: 'magic'
-evaluation   ; --output_dir run                   ; run already holds a run
 evaluation   ; --output_dir above                 ; above/log-sigmoid holds another program's run
 evaluation   ; --output_dir run --overwrite       ; run holds another program's run
 evaluation   ; --reward_models a=x                ; objective 'helpful' has no reward model
@@ -266,8 +226,6 @@ calibrate!   ; --model_name_or_path m --datasets x --output_file o ; --reward_mo
 calibrate    ; --output_file file                 ; file exists
 calibrate    ; --output_file front                ; front is a folder
 calibrate    ; --output_file file/out.json        ; file is no folder
-calibrate    ; --datasets prompts:0:x             ; proportion 0.0 is not above 0
-compare!     ; none                               ; 'none': no such folder
 compare!     ; file                               ; file is a file
 compare      ; --output_dir front                 ; front is one of the runs
 compare      ; --reference_point 1                ; a reference point needs 2 finite numbers
@@ -275,18 +233,14 @@ compare      ; --baseline nobody                  ; nobody
 respond!     ; --adapter none --preference 1,0 x  ; none
 respond      ; ''                                 ; (unrecognized arguments|{EMPTY})
 respond!     ; --adapter adapter --preference 1,0 '' ; prompt: {EMPTY}
-chat!        ; --adapter none                     ; none holds no adapter
 chat         ; --preference nice=1                ; unknown objective 'nice'
-serve        ; --adapter none                     ; none holds no adapter
 serve        ; --allow 'nice<=0.5'                ; unknown objective 'nice'
 serve        ; --allow 'helpful<=0.3' 'x'         ; unrecognized arguments
 serve        ; --preference 1,0 --allow 'helpful<=0.3' ; helpful is 1: this server allows
 serve        ; --front none                       ; none/front.json: no such file
-serve        ; --dtype int8                       ; invalid choice: 'int8'
 dashboard!   ; front                              ; front holds no evaluations.jsonl
 card         ; --license 'MIT or so'              ; 'MIT or so' is no id of a licence
 card         ; --front none                       ; none
-card         ; --adapter damaged                  ; adapter_config.json:1: not valid JSON
 push         ; --repo it                          ; 'it' is not of the form OWNER/NAME
 push         ;                                    ; 'no/such/model' is a folder of this machine
 push         ; --adapter none --base_model me/b   ; none holds no adapter
@@ -298,29 +252,23 @@ datasets     ; pairs:1:yes.jsonl                  ; yes.jsonl:1: better_helpful 
 datasets     ; prompts:1:half.jsonl               ; half.jsonl:1: prompt has half a surrogate
 regression   ; --checkpoints nothing              ; --checkpoints nothing: there are
 regression   ; --pairs 3                          ; add --accuracy true
-regression   ; --output file                      ; file exists
 regression   ; --local_dir none                   ; none: no such folder
 report       ; --figures none                     ; none holds no figures
-report       ; --output file                      ; file exists
 seeds_table  ; --runs none                        ; no evaluations
 over_seeds   ; --runs none                        ; none.*: no such f
 over_seeds   ; --runs front second                ; 2 --runs and 1 --baselines: one of each a seed
-front_benchmark        ; --jobs nothing           ; invalid choice: 'nothing'
-benchmarks.run ; --size huge                      ; invalid choice: 'huge'
 benchmarks.run ; --against model                  ; --against model: no checkout of this project
-figure_3_reward_distributions  ; --run none       ; none
 figure_3_reward_distributions  ;                  ; front has no responses.json
-figure_4_right_front_evolution ; --runs none      ; none
 figure_5_dpo_fronts            ;                  ; of kind reward, not accuracy
-figure_6_8_responses           ;                  ; front has no responses.json
 figure_7_scaling_ablation      ; --runs front front ; 2 of --runs have a learnt scaling
+figure_4_right_front_evolution ; --runs none      ; none
+figure_6_8_responses           ;                  ; front has no responses.json
 figure_4_left_ppo_fronts       ; --reference_point 0 ; a reference point needs 2 finite numbers
 singular_values                ; --adapter none   ; none holds no adapter
 three_objectives               ;                  ; front has 2 objectives
 experiments ; panacea_dpo.sh {DRY} --size large ; invalid choice: 'large'
 experiments ; panacea_ppo.sh {DRY} --reward_scales nope=3 ; names 'nope'
 experiments ; sft.sh {DRY_SFT} --train_datasets pairs:x ; neither a number nor a fraction
-experiments ; rewarded_soups_dpo.sh dpo {DRY} --resume ; --resume is of a single training
 experiments ; discrete_policies_dpo.sh dpo {DRY} --grid_step 1e-9 ; 1,000,000,001 vectors
 """
 

@@ -28,11 +28,8 @@ from safe_rlhf_panacea import (
     SFTConfig,
     UserError,
 )
-from safe_rlhf_panacea.adapter import AdapterError
-from safe_rlhf_panacea.aggregation import AggregationError
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
 from safe_rlhf_panacea.algorithms.grpo import COMMAND as GRPO
-from safe_rlhf_panacea.preference import PreferenceError
 from safe_rlhf_panacea.training_run import data_specs
 from tests.tiny import tiny_llama, tiny_tokenizer
 
@@ -67,7 +64,7 @@ def model(tmp_path_factory):
     return folder
 
 
-def test_grpo_with_a_function_and_a_classifier_in_memory(model, tmp_path):
+def test_grpo_with_a_function_and_a_classifier_in_memory(model, tmp_path, monkeypatch):
     tokenizer = tiny_tokenizer()
     shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     shape |= {"num_attention_heads": 2, "vocab_size": len(tokenizer), "pad_token_id": 0}
@@ -92,10 +89,14 @@ def test_grpo_with_a_function_and_a_classifier_in_memory(model, tmp_path):
     table = run.history.to_pandas()
     assert {"train/reward_many", "train/reward_liked"} <= set(table.columns)
     before = run.trainer.grid
-    front = run.evaluate(0.5)
+    front = run.evaluate("1,0")
+    assert front.preferences.tolist() == [[1, 0]]
     assert all(part._repr_html_().count("<table") == 1 for part in (front, run.history))
-    for one in ([{"many": 1, "liked": 0}], {"many": 1, "liked": 0}, "1,0", [1, 0]):
-        assert run.evaluate(one).preferences.tolist() == [[1, 0]]
+    with monkeypatch.context() as asked:
+        asked.setattr(type(run.trainer), "measured", lambda _, grid: grid)
+        for one in ([{"many": 1, "liked": 0}], {"many": 1, "liked": 0}, [1, 0]):
+            assert run.evaluate(one).tolist() == [[1, 0]]
+        assert run.evaluate(0.5).tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
     for grid, message in (([], "at least one λ"), ([[1, 0], "many=1,liked=0"], "a λ twice")):
         with pytest.raises(UserError, match=message):
             run.evaluate(grid)
@@ -185,15 +186,12 @@ def test_soups_are_the_ends_and_go_on_where_they_stopped(model, tmp_path):
         ({"train_dataset": {"a": [{"text": 1}]}}, "rows, row 1: the columns text"),
         ({"train_dataset": {"a": []}}, "rows"),
         ({"train_dataset": {"a": {"b": "x"}}}, "data must be a path, a name, or rows, not a dict"),
-        ({"train_dataset": ["x.jsonl", 3]}, "data must be a path, a name, or rows, not a int"),
         ({"train_dataset": {}}, "train_datasets is missing"),
         ({"train_dataset": DatasetDict({"test": Dataset.from_list(PROMPTS)})}, "splits test: give"),
         ({"config": GRPOConfig(output_dir="x")}, r"are a DPOConfig\(...\), not a GRPOConfig"),
-        ({"config": {"output_dir": "x"}}, r"are a DPOConfig\(...\), not a dict"),
         ({"config": DPOConfig}, r"are a DPOConfig\(...\), not a class"),
         ({"model": in_memory()[0]}, "a LlamaForCausalLM is no model: give a name"),
         ({"model": in_memory()[:1]}, r"a pair \(model, tokenizer\), not 1 parts"),
-        ({"model": in_memory()[::-1]}, "model is a TokenizersBackend|model is a PreTrained"),
         ({"model": (in_memory()[0], None)}, "tokenizer is a NoneType"),
         ({"model": 3}, "a int is no model"),
         ({"model": None}, "model_name_or_path is missing"),
@@ -209,7 +207,6 @@ def test_bad_input_is_an_exception_before_anything_is_loaded(changes, message, t
     ("rewards", "message"),
     [
         ([many_a], "rewards are a dictionary by name.*, not a list"),
-        (many_a, "rewards are a dictionary by name.*, not a function"),
         ({}, "reward_models is missing"),
         ({"a": 3}, "the reward 'a' is a int; it is a function"),
         ({"a": in_memory()[0]}, "the reward 'a' is a LlamaForCausalLM; it is"),
@@ -293,10 +290,6 @@ def test_a_model_answers_messages_and_refuses_what_it_cannot_draw(model, tmp_pat
             run.model.respond(prompt, [1.0], **changes)
     with pytest.raises(UserError, match="at least one objective"):
         PanaceaModel.load_soup({})
-
-
-def test_every_error_of_input_is_a_user_error():
-    assert all(issubclass(e, UserError) for e in (AdapterError, AggregationError, PreferenceError))
 
 
 def test_data_are_what_the_options_take():

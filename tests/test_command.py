@@ -99,13 +99,6 @@ def test_a_programs_modules_are_looked_for_where_the_user_is(here, monkeypatch, 
     assert outcome(capsys, "own")[:2] == (0, "mine\n")
 
 
-def test_a_programs_own_errors_and_help_pass(here, capsys):
-    code, text, error = outcome(capsys, "compare", "no/such/folder", "nor/this")
-    assert code == 2 and not text and error.startswith("error: ") and error.count("\n") == 1
-    code, text, _ = outcome(capsys, "compare", "--help")
-    assert code == 0 and text.startswith("usage: python -m safe_rlhf_panacea.evaluation.compare")
-
-
 def test_a_modules_name_stands_for_its_command(here, capsys):
     assert outcome(capsys, "data", "--help")[:2] == outcome(capsys, "datasets", "--help")[:2]
     assert outcome(capsys, "evaluation.compare", "--help")[0] == 0
@@ -130,12 +123,6 @@ def test_what_is_unknown_is_one_line(argv, line, capsys):
     code, text, error = outcome(capsys, *argv)
     assert (code, text) == (2, "")
     assert error == line or re.fullmatch(line, error)
-
-
-def test_version(capsys):
-    from safe_rlhf_panacea import __version__
-
-    assert outcome(capsys, "--version")[:2] == (0, f"safe-rlhf-panacea {__version__}\n")
 
 
 def said_by(code):

@@ -81,16 +81,11 @@ def write_lines(path):
         append_line(path, "x" * 99)
 
 
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda path: atomic_write_text(path, "\0" * 5000),
-        write_safetensors,
-        write_folder,
-        write_lines,
-    ],
-    ids=["bytes", "safetensors", "folder", "lines"],
-)
+def write_bytes(path):
+    atomic_write_text(path, "\0" * 5000)
+
+
+@pytest.mark.parametrize("write", [write_bytes, write_safetensors, write_folder, write_lines])
 def test_a_file_that_does_not_fit_is_named(write, told, tmp_path, little_room):
     path = tmp_path / "file"
     code, text = told(lambda: write(path))
@@ -135,7 +130,6 @@ def test_only_what_is_of_a_disk_gets_a_folders_name(error):
         (read_json, "Is a directory"),
         (lambda folder: save_file({"a": torch.zeros(1)}, "/proc/no"), "os error"),
         (lambda folder: torch.save(torch.zeros(1), "/proc/no"), "No such file or directory"),
-        (lambda folder: torch.save(torch.zeros(9999), "/dev/full"), "for want of space"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -205,11 +199,7 @@ def test_missing_libraries_are_one_line():
     assert (done.returncode, done.stderr) == (2, "error: no libraries\n")
 
 
-@pytest.mark.parametrize(
-    "error",
-    [ValueError("a"), RuntimeError("a"), OSError("a"), TypeError("a"), KeyError("a"), IndexError()],
-    ids=repr,
-)
+@pytest.mark.parametrize("error", [ValueError("a"), RuntimeError("a"), OSError("a")], ids=repr)
 def test_programming_errors_keep_their_traceback(error):
     def body():
         raise error

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
-from safe_rlhf_panacea.data import IGNORE_INDEX, ChatTemplate, SupervisedDataset
+from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.experiments.table import settings
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.small.__main__ import Small
@@ -60,17 +60,3 @@ def test_the_longest_prompt_of_the_rules_is_as_long_as_their_rows_say(tmp_path):
     numbers = settings("small", "rules")
     made = Small(root=tmp_path, model=Path(FOLDER), seed=0, settings=numbers, bf16=False)
     assert made.longest_prompt() == LONGEST_RULE_PROMPT
-
-
-def test_only_the_answer_and_its_end_are_learnt(untrained, tmp_path):
-    tokenizer = untrained[2]
-    path = tmp_path / "texts.jsonl"
-    path.write_text('{"prompt": "And of Italy?", "response": " Rome,\\n I think. "}\n')
-    item = SupervisedDataset([f"supervised:1:{path}"], tokenizer)[0]
-    messages = [{"role": "user", "content": "And of Italy?"}]
-    prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-    messages.append({"role": "assistant", "content": " Rome,\n I think. "})
-    whole = tokenizer.apply_chat_template(messages, return_dict=False)
-    whole = whole[: len(whole) - whole[::-1].index(tokenizer.eos_token_id)]
-    assert item["input_ids"].tolist() == whole
-    assert item["labels"].tolist() == [IGNORE_INDEX] * len(prompt) + whole[len(prompt) :]

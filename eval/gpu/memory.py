@@ -14,8 +14,8 @@ import torch
 from part import MODELS, Row, device_of, run_part
 from transformers import LlamaConfig
 
+from safe_rlhf_panacea.memory.__main__ import COMMAND, GIB
 from safe_rlhf_panacea.memory.held import held
-from safe_rlhf_panacea.memory.main import COMMAND, GIB
 from safe_rlhf_panacea.memory.models import LiveBytes
 
 TOLERANCE = 0.15

@@ -101,14 +101,6 @@ def folder(value: Any) -> str:
         raise UserError(f"{value} begins with ~ and a name that no user has") from None
 
 
-def file_name(value: Any) -> str:
-    """A name without folders."""
-    found = text(value)
-    if "/" in found or "\\" in found or found in (".", ".."):
-        raise UserError(f"{found!r} is a path, not a name")
-    return filled(found)
-
-
 def objective_name(value: Any) -> str:
     """The name of an objective."""
     from safe_rlhf_panacea.preference import check_objective_names

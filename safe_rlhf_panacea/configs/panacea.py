@@ -157,11 +157,6 @@ def check_panacea(args: Any, objectives: tuple[str, ...]) -> None:
     for flag in ("dirichlet_alpha", "vertex_probability"):
         if getattr(args, f"{flag}_end") is not None and getattr(args, flag) is None:
             raise UserError(f"--{flag}_end needs --{flag}, where it begins")
-    if args.preference_sampler == "vertices" and args.vertex_probability is None:
-        raise UserError(
-            "--preference_sampler vertices needs --vertex_probability: how often λ is a vertex, "
-            "such as 0.3"
-        )
     PreferenceSampler(
         len(objectives),
         args.preference_sampler,

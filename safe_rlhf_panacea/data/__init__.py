@@ -3,12 +3,7 @@
 Importing this package registers all data sets that have a name.
 """
 
-from safe_rlhf_panacea.data.datasets import (
-    PreferenceCollator,
-    PreferenceDataset,
-    PromptOnlyDataset,
-    SupervisedDataset,
-)
+from safe_rlhf_panacea.data.datasets import PreferenceDataset, PromptOnlyDataset, SupervisedDataset
 from safe_rlhf_panacea.data.own import from_rows
 from safe_rlhf_panacea.data.published import PublishedDataset
 from safe_rlhf_panacea.data.raw import RawDataset, RawSample
@@ -18,7 +13,6 @@ from safe_rlhf_panacea.data.tokenized import IGNORE_INDEX, ResumableSampler, Tok
 __all__ = [
     "IGNORE_INDEX",
     "ChatTemplate",
-    "PreferenceCollator",
     "PreferenceDataset",
     "PromptOnlyDataset",
     "PublishedDataset",

@@ -30,8 +30,7 @@ def dataset_table() -> str:
         rows.append((cls.NAME, cls.KIND, objectives, *known, aliases))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, tuple("-" * width for width in widths))
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "\n".join(lines)
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def describe(spec: str) -> str:
@@ -39,37 +38,35 @@ def describe(spec: str) -> str:
     (asked,) = read_specs(spec)
     raw = asked.load()
     samples = for_objective(raw, asked.objective, str(asked)) if asked.objective else list(raw)
-    rows = raw.rows_read if isinstance(raw, TableDataset) else len(raw)
-    left_out = raw.left_out if isinstance(raw, TableDataset) else Counter()
-    counts = f"{rows} rows, {len(raw)} samples; the proportion takes {asked.count(len(raw))}"
-    sections = {
-        spec: [f"{raw.seen}: {raw.KIND}", counts] if raw.seen else [counts],
-        "left out": [f"{count} ({why})" for why, count in left_out.most_common()],
-        "labels": [],
-        "conflicts": [],
-        f"first sample, {raw.where(0)}": [],
-    }
+    rows, left_out = len(raw), Counter[str]()
+    if isinstance(raw, TableDataset):
+        rows, left_out = raw.rows_read, raw.left_out
     labels = [labels_of(sample, raw.where(i)) for i, sample in enumerate(samples)]
     names = list(dict.fromkeys(name for row in labels for name in row))
+    counts = f"{rows} rows, {len(raw)} samples; the proportion takes {asked.count(len(raw))}"
+    lines = [f"{spec}:", *([f"  {raw.seen}: {raw.KIND}"] if raw.seen else []), f"  {counts}"]
+    if left_out:
+        lines += ["left out:", *(f"  {count} ({why})" for why, count in left_out.most_common())]
+    if names:
+        lines.append("labels:")
     for name in names:
         found = Counter(row.get(name) for row in labels)
-        sections["labels"].append(
-            f"{name}: {found[0] + found[1]} labels, of which {found[0]} prefer the first "
+        lines.append(
+            f"  {name}: {found[0] + found[1]} labels, of which {found[0]} prefer the first "
             f"response and {found[1]} the second; {found[None]} without"
         )
+    if len(names) > 1:
+        lines.append("conflicts:")
     for one, other in combinations(names, 2):
-        values = [(row.get(one), row.get(other)) for row in labels]
-        both = [pair for pair in values if None not in pair]
+        both = [p for row in labels if None not in (p := (row.get(one), row.get(other)))]
         differ = sum(first != second for first, second in both)
-        told = f"{one} and {other}: {differ} of {len(both)} pairs that both label"
-        sections["conflicts"].append(told)
+        lines.append(f"  {one} and {other}: {differ} of {len(both)} pairs that both label")
+    lines.append(f"first sample, {raw.where(0)}:")
     for field, value in samples[0].items():
         text = " ".join(str(value).split())
         shown = text if len(text) <= SHOWN else f"{text[:SHOWN].rstrip()} …"
-        sections[f"first sample, {raw.where(0)}"].append(f"{field}: {shown}")
-    return "\n".join(
-        "\n  ".join([f"{title}:", *lines]) for title, lines in sections.items() if lines
-    )
+        lines.append(f"  {field}: {shown}")
+    return "\n".join(lines)
 
 
 class ListingOptions(Options):

@@ -6,32 +6,15 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
-from safe_rlhf_panacea.data.raw import CHOSEN, OF_ANSWERS, RawSample, labels_for, labels_of, without
+from safe_rlhf_panacea.data.raw import CHOSEN, OF_ANSWERS, LeaveOut, labels_for, labels_of, without
 from safe_rlhf_panacea.data.specs import DatasetSpec, Spec, Specs, read_specs
 from safe_rlhf_panacea.data.template import ChatTemplate
-from safe_rlhf_panacea.data.tokenized import IGNORE_INDEX, CollatorBase, Row, TokenizedDataset
+from safe_rlhf_panacea.data.tokenized import IGNORE_INDEX, Row, Sample, TokenizedDataset, pad
 from safe_rlhf_panacea.errors import UserError
-
-
-class TokenRows:
-    """Token sequences of different lengths, size = (L,) and int64, kept in 4 bytes a token."""
-
-    def __init__(self) -> None:
-        self._rows: list[np.ndarray] = []
-
-    def append(self, ids: list[int]) -> None:
-        self._rows.append(np.array(ids, dtype=np.int32))
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.from_numpy(self._rows[index]).long()
 
 
 def common_prefix(one: list[int], other: list[int]) -> int:
@@ -40,92 +23,52 @@ def common_prefix(one: list[int], other: list[int]) -> int:
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
-class SupervisedSample(TypedDict):
-    """One text; ``labels`` is ``IGNORE_INDEX`` on the prompt."""
-
-    input_ids: torch.Tensor  # size = (L,)
-    labels: torch.Tensor  # size = (L,)
-
-
-class SupervisedBatch(TypedDict):
-    """Texts, padded on the right."""
-
-    input_ids: torch.Tensor  # size = (B, L)
-    labels: torch.Tensor  # size = (B, L)
-    attention_mask: torch.Tensor  # size = (B, L)
-
-
-class SupervisedCollator(CollatorBase):
-    """Pads on the right; padding carries no label."""
-
-    def __call__(self, samples: list[SupervisedSample]) -> SupervisedBatch:
-        input_ids, mask = self.pad([sample["input_ids"] for sample in samples])
-        labels, _ = self.pad([sample["labels"] for sample in samples], value=IGNORE_INDEX)
-        return {"input_ids": input_ids, "labels": labels, "attention_mask": mask}
-
-
 class SupervisedDataset(TokenizedDataset):
-    """Prompt and answer as one text, of which only the answer and its end are learnt."""
+    """Prompt and answer as one text, of which only the answer and its end are learnt.
 
-    COLLATOR = SupervisedCollator
+    A sample has ``input_ids`` and ``labels``, size = (L,) each, ``IGNORE_INDEX`` on the prompt.
+    """
 
-    def encode(self, rows: list[Row]) -> int:
+    FIELDS: ClassVar[tuple[str, ...]] = ("answer",)
+
+    def encode(self, rows: list[Row]) -> None:
         for row in rows:
             if "other_answer" in row.sample:
                 raise UserError(
                     f"{row.where}: a pair; supervised text has one response, and chosen:1:PATH "
                     "takes the better one"
                 )
-        self.texts = TokenRows()
-        self.prompt_lengths: list[int] = []
-        self.kept: list[int] = []  # the indices of the rows that were not left out
-        for index, prompt, (text,) in self.encode_texts(rows, "answer"):
-            self.kept.append(index)
-            self.texts.append(text)
-            self.prompt_lengths.append(common_prefix(prompt, text))
-        self.report_left_out(len(rows), len(self.texts))
-        return len(self.texts)
+        super().encode(rows)
 
-    def get_row(self, row: int) -> SupervisedSample:
-        input_ids = self.texts[row]
-        labels = input_ids.clone()
-        labels[: self.prompt_lengths[row]] = IGNORE_INDEX
-        return {"input_ids": input_ids, "labels": labels}
+    def make(self, row: Row, prompt: list[int], *texts: list[int]) -> Sample:
+        labels = list(texts[0])
+        learnt_from = common_prefix(prompt, labels)
+        labels[:learnt_from] = [IGNORE_INDEX] * learnt_from
+        return {"input_ids": self.packed(texts[0]), "labels": self.packed(labels)}
 
-
-class PreferenceCollator(CollatorBase):
-    """Pads better and worse responses on the right to one length, size = (B, L) each."""
-
-    def __call__(self, samples: list[Any]) -> dict[str, Any]:
-        input_ids, mask = self.pad(
-            [sample["better_input_ids"] for sample in samples]
-            + [sample["worse_input_ids"] for sample in samples]
-        )  # size = (2B, L)
-        rows = len(samples)
-        return {
-            "better_input_ids": input_ids[:rows],
-            "better_attention_mask": mask[:rows],
-            "worse_input_ids": input_ids[rows:],
-            "worse_attention_mask": mask[rows:],
-            "labels": torch.stack([sample["labels"] for sample in samples]),  # size = (B, m)
-            "prompt_length": torch.tensor([sample["prompt_length"] for sample in samples]),
-        }
+    @staticmethod
+    def collate(samples: list[Any], pad_token_id: int) -> Sample:
+        """Texts padded on the right, their labels, and mask, size = (B, L) each."""
+        input_ids, mask = pad([sample["input_ids"] for sample in samples], pad_token_id)
+        labels, _ = pad([sample["labels"] for sample in samples], IGNORE_INDEX)
+        return {"input_ids": input_ids, "labels": labels, "attention_mask": mask}
 
 
 class PreferenceDataset(TokenizedDataset):
     """Pairs that carry a label of at least one of the objectives that count.
 
-    The better response of a pair is the one that the first objective with a label prefers;
-    ``labels`` says which of the objectives agree with that order.
+    The better response of a pair is the one that the first objective with a label prefers; the
+    ``labels`` of a sample, size = (m,), are +1 where an objective agrees, -1 where it disagrees,
+    and 0 where it has no label. ``better_input_ids`` and ``worse_input_ids`` begin with the same
+    ``prompt_length`` tokens.
 
     Attributes:
         objectives: their names, in the order of ``labels``.
         counted: those of which one must label a pair.
-        skipped: rows left out because none of ``counted`` labels them.
-        identical: rows left out because both responses are the same once truncated.
+        labels: those of all pairs, size = (N, m).
     """
 
-    COLLATOR = PreferenceCollator
+    FIELDS: ClassVar[tuple[str, ...]] = ("answer", "other_answer")
 
     def __init__(
         self,
@@ -137,75 +80,68 @@ class PreferenceDataset(TokenizedDataset):
         counted: Sequence[str] | None = None,
         template: ChatTemplate | None = None,
     ) -> None:
-        """Read and tokenise pairs as ``TokenizedDataset``; a ``UserError`` if one has no label.
+        """Read and tokenise pairs as ``TokenizedDataset``.
 
-        One of the objectives must label a pair; of ``counted``, where they are given.
+        One of the objectives must label a pair; of ``counted``, where they are given. A
+        ``UserError`` names an objective that labels no pair at all.
         """
         self.objectives = (objectives,) if isinstance(objectives, str) else tuple(objectives)
         if not self.objectives or len(set(self.objectives)) < len(self.objectives):
             raise UserError(f"objectives {self.objectives}: one or more different names are needed")
         self.counted = self.objectives if counted is None else tuple(counted)
-        self.skipped = self.identical = 0
         super().__init__(specs, tokenizer, seed, template=template)
 
-    def encode(self, rows: list[Row]) -> int:
-        labelled, choices = self._labelled(rows)
-        self.skipped = len(rows) - len(labelled)
-        self.better = TokenRows()
-        self.worse = TokenRows()
-        self.prompt_lengths: list[int] = []
-        labels = []
-        for index, prompt, texts in self.encode_texts(labelled, "answer", "other_answer"):
-            if texts[0] == texts[1]:
-                self.identical += 1
-                continue
-            values = choices[index]
-            first = next(value for value in values if value is not None)
-            self.keep(labelled[index])
-            self.better.append(texts[first])
-            self.worse.append(texts[1 - first])
-            signs = {None: 0, first: 1, 1 - first: -1}
-            labels.append([signs[value] for value in values])
-            self.prompt_lengths.append(min(common_prefix(prompt, text) for text in texts))
-        reasons = {"responses identical once truncated": self.identical}
-        if self.counted != self.objectives:
-            reasons[f"no label of {', '.join(self.counted)}"] = self.skipped
-        total = len(labels) + self.too_long + sum(reasons.values())
-        self.report_left_out(total, len(labels), reasons)
-        self.labels = torch.tensor(labels, dtype=torch.float32)  # size = (N, m)
-        return len(labels)
-
-    def keep(self, row: Row) -> None:
-        """A hook for subclasses, called in order with the row of every pair that is kept."""
-
-    def _labelled(self, rows: list[Row]) -> tuple[list[Row], list[list[int | None]]]:
-        """Rows with a label that counts, and their labels in the order of the objectives."""
-        labelled, choices = [], []
+    def encode(self, rows: list[Row]) -> None:
+        labelled = []
         found: Counter[str] = Counter()
         for row in rows:
-            self.text(row, "other_answer")  # prompts or supervised text are told from pairs here
-            labels = labels_of(row.sample, row.where)
             values = labels_for(row.sample, *self.objectives, where=row.where)
+            labels = labels_of(row.sample, row.where)
             labels |= zip(self.objectives, values, strict=True)
             found.update(name for name, value in labels.items() if value is not None)
             if any(labels[name] is not None for name in self.counted):
-                labelled.append(row)
-                choices.append(values)
+                labelled.append(row._replace(labels=values))
+            elif self.counted != self.objectives:
+                self.left_out[f"no label of {', '.join(self.counted)}"] += 1
         for name in self.objectives:
             if not found[name]:
-                there = ", ".join(sorted(+found)) or "none"
+                there = ", ".join(sorted(found)) or "none"
                 hint = f"; say for whom, as in {name}=PATH" if found[CHOSEN] else ""
                 raise UserError(
                     f"{self.source}: no pair has a label for {name!r}; labels there: {there}{hint}"
                 )
-        return labelled, choices
+        super().encode(labelled)
+        self.labels = torch.tensor([sample.pop("labels") for sample in self._samples])
 
-    def get_row(self, row: int) -> dict[str, Any]:
+    def make(self, row: Row, prompt: list[int], *texts: list[int]) -> Sample:
+        if texts[0] == texts[1]:
+            raise LeaveOut("responses identical once truncated")
+        first = next(value for value in row.labels if value is not None)
+        signs = {None: 0.0, first: 1.0, 1 - first: -1.0}
         return {
-            "better_input_ids": self.better[row],
-            "worse_input_ids": self.worse[row],
-            "labels": self.labels[row],  # size = (m,), +1 agrees, -1 disagrees, 0 missing
-            "prompt_length": self.prompt_lengths[row],
+            "better_input_ids": self.packed(texts[first]),
+            "worse_input_ids": self.packed(texts[1 - first]),
+            "labels": [signs[value] for value in row.labels],
+            "prompt_length": min(common_prefix(prompt, text) for text in texts),
+        }
+
+    def __getitem__(self, index: int) -> Sample:
+        return {**super().__getitem__(index), "labels": self.labels[self._rows[index]]}
+
+    @staticmethod
+    def collate(samples: list[Any], pad_token_id: int) -> Sample:
+        """Both responses padded on the right to one length, size = (B, L) each, and labels."""
+        sides = ("better", "worse")
+        ids = [sample[f"{side}_input_ids"] for side in sides for sample in samples]
+        input_ids, mask = pad(ids, pad_token_id)  # size = (2B, L)
+        rows = len(samples)
+        return {
+            "better_input_ids": input_ids[:rows],
+            "better_attention_mask": mask[:rows],
+            "worse_input_ids": input_ids[rows:],
+            "worse_attention_mask": mask[rows:],
+            "labels": torch.stack([sample["labels"] for sample in samples]),  # size = (B, m)
+            "prompt_length": torch.tensor([sample["prompt_length"] for sample in samples]),
         }
 
 
@@ -222,38 +158,29 @@ def different_rows(rows: Iterable[Row], prompt: Callable[[Row], str]) -> list[Ro
     return list(first.values())
 
 
-class PromptOnlyCollator(CollatorBase):
-    """Pads prompts on the left, size = (B, L): responses follow on the right."""
-
-    def __call__(self, samples: list[Any]) -> dict[str, Any]:
-        input_ids, mask = self.pad([sample["input_ids"] for sample in samples], side="left")
-        examples = [sample["example"] for sample in samples]
-        return {"input_ids": input_ids, "attention_mask": mask, "examples": examples}
-
-
 class PromptOnlyDataset(TokenizedDataset):
-    """Prompts, each with the columns of its row; a row that repeats an earlier one is left out.
+    """Prompts, ``input_ids``, size = (L,); a row that repeats an earlier one is left out.
 
-    Attributes:
-        duplicates: rows left out because the same ones came before.
-        examples: the prompts' raw samples.
+    ``example`` of a sample is its raw sample, with all columns; ``examples`` has those of all.
     """
 
-    COLLATOR = PromptOnlyCollator
-
-    def encode(self, rows: list[Row]) -> int:
+    def encode(self, rows: list[Row]) -> None:
         unique = different_rows(rows, self.prompt)
-        self.duplicates = len(rows) - len(unique)
-        self.examples: list[RawSample] = []
-        self.prompts = TokenRows()
-        for index, prompt, _ in self.encode_texts(unique):
-            self.examples.append(unique[index].sample)
-            self.prompts.append(prompt)
-        self.report_left_out(len(rows), len(self.prompts), {"came before": self.duplicates})
-        return len(self.prompts)
+        if len(unique) < len(rows):
+            self.left_out["came before"] = len(rows) - len(unique)
+        super().encode(unique)
+        self.examples = [sample["example"] for sample in self._samples]
 
-    def get_row(self, row: int) -> dict[str, Any]:
-        return {"input_ids": self.prompts[row], "example": self.examples[row]}
+    def make(self, row: Row, prompt: list[int], *texts: list[int]) -> Sample:
+        del texts
+        return {"input_ids": self.packed(prompt), "example": row.sample}
+
+    @staticmethod
+    def collate(samples: list[Any], pad_token_id: int) -> Sample:
+        """Prompts padded on the left, since responses follow, and mask, size = (B, L) each."""
+        ids, mask = pad([sample["input_ids"] for sample in samples], pad_token_id, "left")
+        examples = [sample["example"] for sample in samples]
+        return {"input_ids": ids, "attention_mask": mask, "examples": examples}
 
 
 def read_named_specs(
@@ -261,13 +188,9 @@ def read_named_specs(
 ) -> dict[DatasetSpec, list[str]]:
     """The data sets of ``objective=name[:proportion[:path]]``, each with its objectives.
 
-    Args:
-        flag: that was given, for messages.
-        texts: its values.
-        objectives: those that need a data set; None: whichever are named.
-
-    Raises:
-        UserError: no objective, an unknown one or one without data, or a malformed data set.
+    ``flag`` is what gave ``texts``, for messages; ``objectives`` are those that need a data set,
+    None: whichever are named. A ``UserError`` tells of one that is missing, unknown or without
+    data, and of a malformed data set.
     """
     named: dict[DatasetSpec, list[str]] = {}
     for given in texts:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any, ClassVar
 
 from safe_rlhf_panacea.data import formats, raw
-from safe_rlhf_panacea.data.formats import in_turn, is_dialogue, rows_with, said, text
+from safe_rlhf_panacea.data.formats import in_turn, is_dialogue, nectar, rows_with, said, text
 from safe_rlhf_panacea.data.raw import AUTO, OF_ANSWERS, Format, LeaveOut, RawSample, Row, without
-from safe_rlhf_panacea.data.specs import open_path, row_place
+from safe_rlhf_panacea.data.specs import open_path
 from safe_rlhf_panacea.errors import UserError
 
 LABEL_PREFIX = "better_"
@@ -59,7 +58,11 @@ def prompt_fields(row: Row) -> RawSample:
 
 @rows_with("prompt/response_0/response_1", "pairs")
 def pairs(row: Row) -> RawSample:
-    """A pair of two responses, with all its labels, of which there may be none."""
+    """A pair of two responses, with all its labels, of which there may be none.
+
+    A label, ``better_<objective>``, is 0 or 1, the better response, or null. Safe-RLHF's
+    ``better_response_id`` and ``safer_response_id`` count as ``helpful`` and ``harmless``.
+    """
     labels: dict[str, int | None] = {}
     sample: RawSample = {
         **prompt_fields(row),
@@ -133,7 +136,7 @@ FORMATS: tuple[Format, ...] = (
     pairs,
     *(rows_with(columns, "pairs")(formats.chosen_rejected) for columns in COMPARED),
     formats.helpsteer3,
-    formats.nectar,
+    nectar,
     supervised,
     completion,
     *(rows_with(columns, "supervised")(chat) for columns in ("messages", "conversations")),
@@ -147,41 +150,72 @@ def format_of(row: Row, *kinds: str) -> Format | None:
     answers = row.get("answers")
     first = answers[0] if isinstance(answers, list) and answers else None
     is_ranked = isinstance(first, dict) and "rank" in first  # a column of prompts may be answers
-    for form in FORMATS:
-        there = form.kind in kinds and row.keys() >= set(form.fields)
-        if there and (form is not formats.nectar or is_ranked):
-            return form
-    return None
+    fitting = (form for form in FORMATS if form.kind in kinds and row.keys() >= {*form.fields})
+    return next((form for form in fitting if form is not nectar or is_ranked), None)
+
+
+def _chosen(form: Format, unit: Any) -> RawSample:
+    """The response that all labels of a pair prefer, as supervised text."""
+    sample: Any = form.convert(unit)
+    better = {value for value in sample["labels"].values() if value is not None}
+    if len(better) != 1:
+        raise LeaveOut("no label, or labels that disagree")
+    answer = sample["other_answer"] if better == {1} else sample["answer"]
+    return {**without(sample, OF_ANSWERS), "answer": answer}
+
+
+def _asked(form: Format, unit: Any) -> RawSample:
+    """The prompt of a pair or of supervised text, the last one of a conversation."""
+    made = form.convert(unit)
+    return without(made[-1] if isinstance(made, list) else made, OF_ANSWERS)
 
 
 class FileDataset(raw.TableDataset):
-    """A data set in one of ``FORMATS``; a subclass says which of them it takes."""
+    """Data of one kind, in any of ``FORMATS`` that has it.
 
-    OWN: ClassVar[Format]  # of this package, that its samples are named for
+    A subclass reads ``pairs``; pairs as supervised text (``chosen``), where all labels agree;
+    ``supervised`` text; ``prompts`` with their further columns, also those of pairs and texts; or
+    whichever of these the columns of the first row say (``auto``).
+    """
+
+    OWN: ClassVar[Format]  # the format of this package for the kind
 
     def __init__(self, path: str | None = None, *, rows: Iterable[Row] | None = None) -> None:
         """Read and check all rows: those given, or what ``open_path`` opens."""
         if rows is not None:
-            self.read(raw.Source(_dicts(rows), partial(row_place, "rows")), "rows")
+            self.read(raw.Source(_dicts(rows), lambda index: f"rows, row {index + 1}"), "rows")
         elif path is None:
             raise UserError(f"data set {self.NAME!r} needs a path: {self.NAME}:1:file.jsonl")
         else:
             self.read(open_path(path), path)
 
     def format_of(self, first: Row) -> Format:
-        form = self.choose(first)
+        form = self._choose(first)
         if self.NAME == AUTO or form.name not in {pairs.name, prompts.name, supervised.name}:
             self.seen = form.name
         return form
 
-    def choose(self, first: Row) -> Format:
-        """The format of a table that begins with this row."""
+    def _choose(self, first: Row) -> Format:
+        with_answer = format_of(first, "pairs", "supervised")
+        if self.NAME == AUTO:
+            if (form := with_answer or format_of(first, "prompts")) is None:
+                known = ", ".join(form.name for form in FORMATS)
+                columns = ", ".join(map(str, first))
+                raise UserError(f"the columns {columns} are of no format that is read: {known}")
+            self.KIND = form.kind  # type: ignore[misc]  # of this one; other kinds have it for all
+            return form
+        if self.NAME == "prompts":
+            if with_answer is None or ("prompt" in first and with_answer is not nectar):
+                return prompts
+            return replace(with_answer, convert=lambda unit: _asked(with_answer, unit))
         form = format_of(first, self.OWN.kind)
-        other = form or format_of(first, "pairs", "supervised")
-        if form is None and other is not None:
+        if form is None and with_answer is not None:
             they = {"pairs": "pairs; chosen", "supervised": "supervised texts; supervised"}
-            raise UserError(f"{other.name} are {they[other.kind]}:1:PATH reads them")
-        return form or self.OWN
+            raise UserError(f"{with_answer.name} are {they[with_answer.kind]}:1:PATH reads them")
+        form = form or self.OWN
+        if self.NAME != "chosen":
+            return form
+        return replace(form, convert=lambda unit: _chosen(form, unit))
 
 
 def _dicts(rows: Iterable[Any]) -> Iterator[Row]:
@@ -194,80 +228,15 @@ def _dicts(rows: Iterable[Any]) -> Iterator[Row]:
         yield row
 
 
-class PairsDataset(FileDataset):
-    """Pairs: ``prompt``, ``system``, ``response_0``, ``response_1``, ``better_<objective>``.
-
-    A label is 0 or 1, the better response, or null or absent, as ``system`` may be. Safe-RLHF's
-    ``better_response_id`` and ``safer_response_id`` count as ``helpful`` and ``harmless``. A pair
-    of two equal responses is left out. Pairs of other formats have the label ``CHOSEN``.
-    """
-
-    NAME = KIND = "pairs"
-    OWN = pairs
-
-
-class ChosenDataset(FileDataset):
-    """Pairs as supervised text: the response that all labels of a pair prefer; else left out."""
-
-    NAME, KIND = "chosen", "supervised"
-    OWN = pairs
-
-    def choose(self, first: Row) -> Format:
-        form = super().choose(first)
-
-        def chosen(unit: Any) -> RawSample:
-            sample: Any = form.convert(unit)
-            better = {value for value in sample["labels"].values() if value is not None}
-            if len(better) != 1:
-                raise LeaveOut("no label, or labels that disagree")
-            answer = sample["other_answer"] if better == {1} else sample["answer"]
-            return {**without(sample, OF_ANSWERS), "answer": answer}
-
-        return replace(form, convert=chosen)
-
-
-class PromptsDataset(FileDataset):
-    """Prompts: ``prompt``, and ``system`` where there is a system prompt.
-
-    Further columns are kept for reward functions that ask for them; none has a name of ``TAKEN``.
-    Of pairs and conversations without ``prompt``, the prompts are taken.
-    """
-
-    NAME = KIND = "prompts"
-    OWN = prompts
-
-    def choose(self, first: Row) -> Format:
-        form = format_of(first, "pairs", "supervised")
-        if form is None or ("prompt" in first and form is not formats.nectar):
-            return prompts
-
-        def asked(unit: Any) -> RawSample:
-            made = form.convert(unit)
-            return without(made[-1] if isinstance(made, list) else made, OF_ANSWERS)
-
-        return replace(form, convert=asked)
-
-
-class SupervisedTextDataset(FileDataset):
-    """Supervised text: ``prompt``, ``response``, and ``system`` where there is one."""
-
-    NAME = KIND = "supervised"
-    OWN = supervised
-
-
-class AnyDataset(FileDataset):
-    """Pairs, supervised text or prompts, as the columns of the first row say."""
-
-    NAME = AUTO
-
-    def choose(self, first: Row) -> Format:
-        form = format_of(first, "pairs", "supervised", "prompts")
-        if form is None:
-            known = ", ".join(form.name for form in FORMATS)
-            columns = ", ".join(map(str, first))
-            raise UserError(f"the columns {columns} are of no format that is read: {known}")
-        self.KIND = form.kind  # type: ignore[misc]  # of this one; other kinds have it for all
-        return form
+for _name, _kind, _own in (
+    ("pairs", "pairs", pairs),
+    ("chosen", "supervised", pairs),
+    ("prompts", "prompts", prompts),
+    ("supervised", "supervised", supervised),
+    (AUTO, "", pairs),
+):
+    _about = {"NAME": _name, "KIND": _kind, "OWN": _own, "__module__": __name__}
+    type(_name, (FileDataset,), _about)
 
 
 def from_rows(

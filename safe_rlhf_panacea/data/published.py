@@ -185,34 +185,35 @@ class PublishedDataset(raw.TableDataset):
         data set's own format.
         """
         self.form = form or self.FORMAT
-        if path is None:
-            try:
-                source = self._on_hub(self.HUB, self.SPLIT, self.REVISION)
-            except UserError as error:
-                raise UserError(f"{error}; a copy can be given as {self.NAME}:1:PATH") from error
-            self.read(source, self.NAME)
+        if path is not None:
+            self.read(self._copy(path), f"{self.NAME} ({path})")
             return
-        place, split = specs.split_path(path)
-        if specs.is_on_hub(place):
-            source = self._on_hub(place, split or self.SPLIT)
-        elif Path(place).is_dir():
-            folder, own_split = Path(place) / (self.FOLDER or ""), self.SPLIT
-            if self.FORMAT is beavertails:
-                # Without the hub's metadata the files of both sizes would make one split.
-                size, own_split = self.SPLIT.split("_")
-                folder = Path(place) / "round0" / size
-            if not folder.is_dir():  # the copy is of that folder alone
-                folder, own_split = Path(place), self.SPLIT
-            source = specs.open_table(str(folder), split, own_split)
-        else:
-            source = specs.open_path(path)
-        self.read(source, f"{self.NAME} ({path})")
+        try:
+            source = self._on_hub(self.HUB, self.SPLIT, self.REVISION)
+        except UserError as error:
+            raise UserError(f"{error}; a copy can be given as {self.NAME}:1:PATH") from error
+        self.read(source, self.NAME)
 
     def _on_hub(self, name: str, split: str, revision: str | None = None) -> raw.Source:
         options = {"split": split, "revision": revision, "data_dir": self.FOLDER}
         table = specs.load_table(name, **{key: value for key, value in options.items() if value})
         place = "/".join(filter(None, [f"{name}@{revision}" if revision else name, self.FOLDER]))
         return specs.rows_of(table, f"{place}#{split}")
+
+    def _copy(self, path: str) -> raw.Source:
+        place, split = specs.split_path(path)
+        if specs.is_on_hub(place):
+            return self._on_hub(place, split or self.SPLIT)
+        if not Path(place).is_dir():
+            return specs.open_path(path)
+        folder, own_split = Path(place) / (self.FOLDER or ""), self.SPLIT
+        if self.FORMAT is beavertails:
+            # Without the hub's metadata the files of both sizes would make one split.
+            size, own_split = self.SPLIT.split("_")
+            folder = Path(place) / "round0" / size
+        if folder.is_dir():
+            return specs.open_table(str(folder), split, own_split)
+        return specs.open_table(place, split, self.SPLIT)  # a copy of that folder alone
 
     def format_of(self, first: Row) -> Format:
         return self.form

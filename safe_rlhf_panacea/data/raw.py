@@ -12,8 +12,7 @@ from itertools import chain
 from numbers import Real
 from typing import Any, ClassVar, NamedTuple, TypedDict
 
-import numpy as np
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
 from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
@@ -70,10 +69,10 @@ def labels_of(sample: RawSample, where: str = "a pair") -> dict[str, int | None]
     given = sample.get("labels", {})
     labels = {name: label_value(value, f"{where}: label {name!r}") for name, value in given.items()}
     for flag, objective in SAFE_RLHF_FLAGS.items():
-        value = sample.get(flag, True)
-        if value not in (True, False):
-            raise UserError(f"{where}: {flag} is {value!r}; it is true or false")
         if flag in sample:
+            value = sample.get(flag)
+            if value not in (True, False):
+                raise UserError(f"{where}: {flag} is {value!r}; it is true or false")
             labels.setdefault(objective, 0 if value else 1)
     return labels
 
@@ -103,21 +102,6 @@ def for_objective(samples: Iterable[RawSample], objective: str, told: str) -> li
 
 
 # -- data sets by name --------------------------------------------------------------------
-
-
-def split_indices(
-    rows: int, split_ratio: float, shuffle: bool, seed: int
-) -> tuple[list[int], list[int]]:
-    """Row numbers of the training and of the test part; ``UserError`` if one would be empty."""
-    held_out = round(rows * split_ratio)
-    if not 0 < held_out < rows:
-        raise UserError(
-            f"a split ratio of {split_ratio} leaves {held_out} of {rows} rows for testing; "
-            "both parts need at least one"
-        )
-    order = np.random.default_rng(seed).permutation(rows) if shuffle else np.arange(rows)
-    indices = order.tolist()
-    return indices[:-held_out], indices[-held_out:]
 
 
 class RawDataset(Dataset[RawSample]):
@@ -160,14 +144,13 @@ class RawDataset(Dataset[RawSample]):
     @staticmethod
     def load(name: str, /, path: str | None = None) -> RawDataset:
         """Open a data set by name; the ``UserError`` of an unknown one lists those that exist."""
-        try:
-            cls = RawDataset._registry[name]
-        except KeyError:
+        if name not in RawDataset._registry:
             known = ", ".join(cls.NAME for cls in RawDataset.registered())
             raise UserError(
                 f"unknown data set {name!r}; there are: {known}; a file, a folder or a data set of "
                 f"the hub is given as {AUTO}:1:{name}"
-            ) from None
+            )
+        cls = RawDataset._registry[name]
         return cls() if path is None else cls(path=path)  # type: ignore[call-arg]  # see above
 
     make = load  # Safe-RLHF's name
@@ -187,13 +170,6 @@ class RawDataset(Dataset[RawSample]):
         """Where a sample comes from, for messages."""
         return f"data set {self.NAME!r}, row {index + 1}"
 
-    def split_train_test(
-        self, split_ratio: float = 0.2, shuffle: bool = True, seed: int = 42
-    ) -> tuple[Dataset[RawSample], Dataset[RawSample]]:
-        """Two parts that share no row; ``split_ratio`` is the second one's share of the rows."""
-        train, test = split_indices(len(self), split_ratio, shuffle, seed)
-        return Subset(self, train), Subset(self, test)
-
 
 # -- data sets of a table's rows ----------------------------------------------------------
 
@@ -210,6 +186,11 @@ class Source(NamedTuple):
 
 class LeaveOut(Exception):
     """A row is of no use; the message is the reason, counted over all rows."""
+
+
+def reasons(left_out: Counter[str]) -> str:
+    """How many rows were left out for which reason, for messages; the most frequent first."""
+    return ", ".join(f"{count} ({why})" for why, count in left_out.most_common())
 
 
 @dataclass(frozen=True)
@@ -265,12 +246,12 @@ class TableDataset(RawDataset):
             samples = made if isinstance(made, list) else [made]
             self.samples += samples
             self._row_of.extend([index] * len(samples))
-        reasons = ", ".join(f"{count} ({why})" for why, count in self.left_out.most_common())
+        why = reasons(self.left_out)
         if not self.samples:
-            raise UserError(f"{told}: nothing of use in {self.rows_read} rows: {reasons}")
-        if reasons and is_main_process():
+            raise UserError(f"{told}: nothing of use in {self.rows_read} rows: {why}")
+        if why and is_main_process():
             counts = (self.rows_read, len(self.samples))
-            LOGGER.warning("%s: %d rows gave %d samples; left out: %s", told, *counts, reasons)
+            LOGGER.warning("%s: %d rows gave %d samples; left out: %s", told, *counts, why)
 
     def _counted(self, rows: Iterable[Row], form: Format) -> Numbered:
         """The rows with their numbers; each must have the format's fields."""

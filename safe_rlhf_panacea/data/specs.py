@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,35 +77,39 @@ Spec = str | tuple[str, Attributes] | RawDataset | DatasetSpec
 Specs = str | RawDataset | DatasetSpec | Iterable[Spec] | Mapping[str, Attributes]
 
 
-def parse_dataset(string: str) -> tuple[str, dict[str, Any]]:
-    """The name in ``name[:proportion[:path]]``, the ``proportion``, and ``path`` where given.
-
-    The name of a path alone is ``auto``: the columns say what it holds.
-    """
-    name, *rest = string.split(":", 2)
+def _parse(string: str) -> DatasetSpec:
+    """The data set that a string names; a path alone is read as ``auto``."""
+    objective, spec = None, string
+    head, equals, rest = string.partition("=")
+    place = re.split("[:#]", string, maxsplit=1)[0]
+    if equals and not re.search("[:/]", head) and not Path(place).exists():
+        objective, spec = head, rest
+        if not head.strip():
+            raise UserError(f"data set {string!r} names no objective before the =")
+    name, *parts = spec.split(":", 2)
     if not name.strip():
-        raise UserError(f"data set {string!r} has no name; the form is {FORM}")
-    if len(rest) < 2 and _is_place(name):
-        name, rest = AUTO, [*(rest or ["1"]), name]
-    attributes: dict[str, Any] = {"proportion": 1.0}
-    if text := "".join(rest[:1]).strip():
+        raise UserError(f"data set {spec!r} has no name; the form is {FORM}")
+    if len(parts) < 2 and _is_place(name):
+        name, parts = AUTO, [*(parts or ["1"]), name]
+    proportion: float | Fraction = 1.0
+    if text := "".join(parts[:1]).strip():
         above, slash, below = text.partition("/")
         try:
             if slash and below.strip() == "-1":
                 rows = int(above)
-                attributes["proportion"] = Fraction(-rows) if rows > 0 else float(rows)
+                proportion = Fraction(-rows) if rows > 0 else float(rows)
             else:
-                attributes["proportion"] = float(above) / float(below if slash else 1)
+                proportion = float(above) / float(below if slash else 1)
         except (ValueError, ZeroDivisionError):
             raise UserError(
-                f"data set {string!r}: proportion {text!r} is neither a number nor a fraction "
+                f"data set {spec!r}: proportion {text!r} is neither a number nor a fraction "
                 f"such as 1/2; the form is {FORM}"
             ) from None
-    if len(rest) > 1:
-        if not rest[1].strip():
-            raise UserError(f"data set {string!r} has an empty path; the form is {FORM}")
-        attributes["path"] = os.path.expanduser(rest[1])
-    return name, attributes
+    if len(parts) < 2:
+        return DatasetSpec(name, proportion, objective=objective)
+    if not parts[1].strip():
+        raise UserError(f"data set {spec!r} has an empty path; the form is {FORM}")
+    return DatasetSpec(name, proportion, os.path.expanduser(parts[1]), objective)
 
 
 def _is_place(name: str) -> bool:
@@ -125,24 +128,16 @@ def _read_spec(entry: Spec) -> DatasetSpec:
         return entry
     if isinstance(entry, RawDataset):
         return DatasetSpec("rows", data=entry)
-    objective: str | None = None
     if isinstance(entry, str):
-        head, equals, rest = entry.partition("=")
-        place = re.split("[:#]", entry, maxsplit=1)[0]
-        if equals and not re.search("[:/]", head) and not Path(place).exists():
-            objective, entry = head, rest
-            if not head.strip():
-                raise UserError(f"data set '={rest}' names no objective before the =")
-        name, attributes = parse_dataset(entry)
-    else:
-        name, given = entry
-        attributes = dict(given) if isinstance(given, Mapping) else {"proportion": given}
+        return _parse(entry)
+    name, given = entry
+    attributes = dict(given) if isinstance(given, Mapping) else {"proportion": given}
     if unknown := set(attributes) - {"proportion", "path"}:
         raise UserError(
             f"data set {name!r}: unknown attribute {', '.join(sorted(unknown))}; "
             "there are proportion and path"
         )
-    return DatasetSpec(name, **attributes, objective=objective)
+    return DatasetSpec(name, **attributes)
 
 
 def read_specs(specs: Specs) -> list[DatasetSpec]:
@@ -192,7 +187,7 @@ def open_path(path: str) -> Source:
     if not lies.exists() and not is_on_hub(place):
         raise UserError(f"{path}: no such file or folder")
     if lies.is_file() and place.endswith(SUFFIXES):
-        return read_json_rows(lies)
+        return _read_json_rows(lies)
     if lies.is_file() and lies.suffix != ".parquet":
         raise UserError(f"{path}: unknown kind of file; there are {', '.join(SUFFIXES)}, .parquet")
     return open_table(place, split)
@@ -226,9 +221,8 @@ def load_table(path: str, **options: Any) -> Any:
     folder = Path(path)
     if not folder.exists() and not prepare_hub():
         datasets.config.HF_HUB_OFFLINE = True
-    saved = any((folder / name).is_file() for name in ("state.json", "dataset_dict.json"))
     try:
-        if saved:
+        if any((folder / name).is_file() for name in ("state.json", "dataset_dict.json")):
             return datasets.load_from_disk(path)
         if folder.suffix == ".parquet":
             return datasets.load_dataset("parquet", data_files=path)
@@ -241,7 +235,7 @@ def load_table(path: str, **options: Any) -> Any:
         ) from error
 
 
-def rows_of(table: Any, source: str) -> Source:
+def rows_of(table: Any, told: str) -> Source:
     """The rows of a table, of which few are Python objects at one time."""
 
     def rows() -> Iterator[Row]:
@@ -249,19 +243,11 @@ def rows_of(table: Any, source: str) -> Source:
             for values in zip(*columns.values(), strict=True):
                 yield dict(zip(columns, values, strict=True))
 
-    return Source(rows(), partial(row_place, source))
+    return Source(rows(), lambda index: f"{told}, row {index + 1}")
 
 
-def row_place(source: str, index: int, lines: Sequence[int] = ()) -> str:
-    """The place of a row for messages: its line, or its number where the source has no lines."""
-    return f"{source}:{lines[index]}" if lines else f"{source}, row {index + 1}"
-
-
-def read_json_rows(path: Path) -> Source:
-    """Read JSON lines (``.jsonl``) or one array of objects (``.json``), plain, gzipped or xz.
-
-    A ``UserError`` names the file and line of what is not text, not JSON or no object.
-    """
+def _read_json_rows(path: Path) -> Source:
+    """Read JSON lines (``.jsonl``) or one array of objects (``.json``), plain, gzipped or xz."""
     kind, unpack = PACKED.get(path.suffix, ("plain", bytes))
     try:
         content = unpack(path.read_bytes())
@@ -274,24 +260,24 @@ def read_json_rows(path: Path) -> Source:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{line}: not UTF-8 text (byte {error.start}); save it so") from None
     unpacked = path.with_suffix("") if path.suffix in PACKED else path
-    where = partial(row_place, str(path))
     if unpacked.suffix == ".json" and text.lstrip().startswith("["):
-        rows = _parse(text, str(path))
+        rows, place = _parse_json(text, str(path)), f"{path}, row "
+        numbers: Sequence[int] = range(1, len(rows) + 1)
     else:
         # Not splitlines(): that also breaks at characters that may stand inside a JSON string.
-        lines = [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
-        rows = [_parse(line, f"{path}:{number}") for number, line in lines]
-        where = partial(row_place, str(path), lines=[number for number, _ in lines])
+        lines = {i: line for i, line in enumerate(text.split("\n"), start=1) if line.strip()}
+        rows, place = [_parse_json(line, f"{path}:{i}") for i, line in lines.items()], f"{path}:"
+        numbers = list(lines)
     if not rows:
         raise UserError(f"{path}: no rows; a data file has one JSON object per line")
-    for index, row in enumerate(rows):
+    for number, row in zip(numbers, rows, strict=True):
         if not isinstance(row, dict):
-            told = f"{where(index)}: a JSON {type(row).__name__}"
+            told = f"{place}{number}: a JSON {type(row).__name__}"
             raise UserError(f"{told}; a row is one object {{...}}")
-    return Source(rows, where)
+    return Source(rows, lambda index: f"{place}{numbers[index]}")
 
 
-def _parse(text: str, where: str) -> Any:
+def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:

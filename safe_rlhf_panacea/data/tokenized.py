@@ -1,4 +1,4 @@
-"""Tokenised data sets and their batches: the rows of a run, their tokens, and their order."""
+"""What the tokenised data sets share: the rows of a run, their tokens, batches and order."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -18,14 +20,21 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler
 
-from safe_rlhf_panacea.data.raw import CHOSEN, RawSample, for_objective, labels_of, split_indices
+from safe_rlhf_panacea.data.raw import (
+    CHOSEN,
+    LeaveOut,
+    RawSample,
+    for_objective,
+    labels_of,
+    reasons,
+)
 from safe_rlhf_panacea.data.specs import DatasetSpec, Specs, read_specs
 from safe_rlhf_panacea.data.template import AUTO, CUT, ChatTemplate
 from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.printing import say
 
-Sample = Mapping[str, Any]
+Sample = dict[str, Any]
 LOGGER = logging.getLogger(__name__)
 IGNORE_INDEX = -100  # a label that no loss counts
 ROWS_PER_CALL = 1024  # rows given to the tokenizer at once: enough to use all its threads
@@ -38,6 +47,7 @@ class Row(NamedTuple):
     sample: RawSample
     data_set: int = 0  # the number of its data set among those of the run
     kind: str = ""  # of that data set
+    labels: Sequence[Any] = ()  # by objective, where the tokenised data set has objectives
 
 
 @contextmanager
@@ -74,43 +84,30 @@ def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
     return selected
 
 
-class CollatorBase(metaclass=abc.ABCMeta):
-    """Makes a batch of samples."""
-
-    def __init__(self, pad_token_id: int) -> None:
-        self.pad_token_id = pad_token_id  # masks come from lengths, so it may equal any other id
-
-    @abc.abstractmethod
-    def __call__(self, samples: list[Any]) -> Mapping[str, Any]: ...
-
-    def pad(
-        self, sequences: Iterable[torch.Tensor], side: str = "right", value: int | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pad B sequences, size = (L_b,) each, on a side, with ``value`` or the pad token.
-
-        Returns ids and boolean mask, size = (B, L) each.
-        """
-        sequences = list(sequences)
-        value = self.pad_token_id if value is None else value
-        ids = pad_sequence(sequences, batch_first=True, padding_value=value, padding_side=side)
-        lengths = torch.tensor([sequence.numel() for sequence in sequences])  # size = (B,)
-        mask = torch.arange(ids.size(1)) < lengths.unsqueeze(1)  # size = (B, L)
-        return ids, mask.flip(1) if side == "left" else mask
+def pad(
+    sequences: Sequence[torch.Tensor], value: int, side: str = "right"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad B sequences, size = (L_b,) each; returns ids and boolean mask, size = (B, L) each."""
+    ids = pad_sequence(sequences, batch_first=True, padding_value=value, padding_side=side)
+    # Masks come from lengths, so the padding token may equal any other.
+    lengths = torch.tensor([sequence.numel() for sequence in sequences])  # size = (B,)
+    mask = torch.arange(ids.size(1)) < lengths.unsqueeze(1)  # size = (B, L)
+    return ids, mask.flip(1) if side == "left" else mask
 
 
 class TokenizedDataset(Dataset[Sample]):
-    """Base of the tokenised data sets; a subclass says how to encode rows and read one back.
+    """Base of the tokenised data sets; a subclass says which samples are made of a row's tokens.
 
     All rows are tokenised when the data set is made; their text is not kept.
 
     Attributes:
         template: how conversations are written.
-        too_long: rows left out because their prompt leaves no room below ``max_length``.
+        left_out: how many rows are no sample, by reason.
         spelling: rows in which the text of a user or of an answer spells a control token.
         fingerprint: a hash of the raw samples, in their order; the parts of a split share it.
     """
 
-    COLLATOR: ClassVar[type[CollatorBase]]
+    FIELDS: ClassVar[tuple[str, ...]] = ()  # of a raw sample: the answers that follow the prompt
 
     def __init__(
         self, specs: Specs, tokenizer: Any, seed: int = 0, *, template: ChatTemplate | None = None
@@ -123,105 +120,117 @@ class TokenizedDataset(Dataset[Sample]):
         for role in ("eos", "pad"):
             if getattr(tokenizer, f"{role}_token_id") is None:
                 raise UserError(f"the tokenizer has no {role} token; give it one before the data")
-        self.tokenizer = tokenizer
+        self.tokenizer, self.seed = tokenizer, seed
         self.template = template or ChatTemplate.of(AUTO, tokenizer)
         self.max_length: int = tokenizer.model_max_length
-        self.seed = seed
         parsed = read_specs(specs)
         self.source = ", ".join(map(str, parsed))
-        self.too_long = self.spelling = 0
+        self.left_out: Counter[str] = Counter()
+        self.spelling = 0
         rows = select_rows(parsed, seed)
         digest = hashlib.sha256()
         for row in rows:
+            for field in ("input", *self.FIELDS):
+                if field not in row.sample:
+                    told = f"{row.where}: {type(self).__name__} needs {field!r}"
+                    raise UserError(f"{told}, but the row has only {', '.join(row.sample)}")
             sample = json.dumps(row.sample, sort_keys=True, default=str)
             digest.update(f"{sample}\n".encode("ascii"))
         self.fingerprint = digest.hexdigest()
-        self._rows = list(range(self.encode(rows)))
+        self._samples: list[Sample] = []
+        self.encode(rows)
+        self._rows = list(range(len(self._samples)))
         if self.spelling and is_main_process():
             told = f"{self.source}: {self.spelling} of {len(rows)} rows spell control tokens"
             LOGGER.warning("%s, which are read as text (--chat_template raw reads tokens)", told)
 
-    @abc.abstractmethod
-    def encode(self, rows: list[Row]) -> int:
-        """Tokenise the rows, store what ``get_row`` needs, and return how many are left."""
+    def encode(self, rows: list[Row]) -> None:
+        """Tokenise the rows, truncated, and store their samples; rows without room are left out."""
+        for start in range(0, len(rows), ROWS_PER_CALL):
+            chunk = rows[start : start + ROWS_PER_CALL]
+            prompts = [self.prompt(row) for row in chunk]
+            rests: list[list[str]] = [[] for _ in self.FIELDS]
+            for row, prompt in zip(chunk, prompts, strict=True):
+                fields: Mapping[str, Any] = row.sample
+                turns, system = fields["input"], fields.get("system")
+                for field, rest in zip(self.FIELDS, rests, strict=True):
+                    with refusing(row):
+                        rest.append(self.template.rest(prompt, turns, fields[field], system))
+            written = zip(prompts, *rests, strict=True)
+            self.spelling += sum(any(CUT in text for text in texts) for texts in written)
+            encoded = self.template.encode(prompts, *rests)
+            for row, prompt_ids, *texts in zip(chunk, *encoded, strict=True):
+                try:
+                    if len(prompt_ids) >= self.max_length:
+                        raise LeaveOut(f"prompt of max_length {self.max_length} tokens or more")
+                    cut = [text[: self.max_length] for text in texts]
+                    self._samples.append(self.make(row, prompt_ids, *cut))
+                except LeaveOut as reason:
+                    self.left_out[str(reason)] += 1
+        total, told = len(self._samples) + self.left_out.total(), reasons(self.left_out)
+        if not self._samples:
+            told = f"{self.source}: nothing left of {total} rows: {told}"
+            raise UserError(f"{told}; raise max_length or shorten the prompts")
+        if told and is_main_process():
+            LOGGER.warning("%s: left out of %d rows: %s", self.source, total, told)
 
     @abc.abstractmethod
-    def get_row(self, row: int) -> Sample:
-        """The sample in a stored row."""
+    def make(self, row: Row, prompt: list[int], *texts: list[int]) -> Sample:
+        """The sample of a row, of its prompt's ids and those of the prompt with each answer.
 
-    def get_collator(self) -> CollatorBase:
-        """The collator for samples of this data set."""
-        return self.COLLATOR(self.tokenizer.pad_token_id)
+        Ids are in ``packed`` form. ``LeaveOut`` says why the row is none.
+        """
+
+    @staticmethod
+    def packed(ids: list[int]) -> np.ndarray:
+        """Token ids in 4 bytes each, which ``__getitem__`` gives as int64, size = (L,)."""
+        return np.array(ids, dtype=np.int32)
+
+    def prompt(self, row: Row) -> str:
+        """The row's prompt in the template."""
+        with refusing(row):
+            return self.template.prompt(row.sample["input"], row.sample.get("system"))
+
+    @staticmethod
+    @abc.abstractmethod
+    def collate(samples: list[Any], pad_token_id: int) -> Sample:
+        """A batch of samples."""
+
+    def get_collator(self) -> Callable[[list[Any]], Sample]:
+        """What makes a batch of samples."""
+        return partial(self.collate, pad_token_id=self.tokenizer.pad_token_id)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.get_row(self._rows[index])
+        return {
+            name: torch.from_numpy(value).long() if isinstance(value, np.ndarray) else value
+            for name, value in self._samples[self._rows[index]].items()
+        }
 
     def split_train_test(
         self, split_ratio: float = 0.2, shuffle: bool = True, seed: int | None = None
     ) -> tuple[TokenizedDataset, TokenizedDataset]:
-        """Two data sets over the same tokens that share no sample."""
+        """Two data sets over the same tokens that share no sample.
+
+        ``split_ratio`` is the second one's share; a ``UserError`` says that one would be empty.
+        """
+        count = len(self)
+        held_out = round(count * split_ratio)
+        if not 0 < held_out < count:
+            raise UserError(
+                f"a split ratio of {split_ratio} leaves {held_out} of {count} rows for testing; "
+                "both parts need at least one"
+            )
+        order = np.arange(count)
+        if shuffle:
+            seed = self.seed if seed is None else seed
+            order = np.random.default_rng(seed).permutation(count)
         train, test = copy.copy(self), copy.copy(self)
-        seed = self.seed if seed is None else seed
-        rows = split_indices(len(self), split_ratio, shuffle, seed)
-        train._rows, test._rows = ([self._rows[index] for index in part] for part in rows)
+        train._rows = [self._rows[index] for index in order[:-held_out]]
+        test._rows = [self._rows[index] for index in order[-held_out:]]
         return train, test
-
-    def text(self, row: Row, field: str) -> Any:
-        """A field of the row; ``UserError`` if it is missing."""
-        fields: Mapping[str, Any] = row.sample
-        if field not in fields:
-            told = f"{row.where}: {type(self).__name__} needs {field!r}"
-            raise UserError(f"{told}, but the row has only {', '.join(fields)}")
-        return fields[field]
-
-    def prompt(self, row: Row) -> str:
-        """The row's prompt in the template."""
-        turns = self.text(row, "input")
-        with refusing(row):
-            return self.template.prompt(turns, row.sample.get("system"))
-
-    def _rest(self, row: Row, prompt: str, field: str) -> str:
-        answer, sample = self.text(row, field), row.sample
-        with refusing(row):
-            return self.template.rest(prompt, sample["input"], answer, sample.get("system"))
-
-    def encode_texts(
-        self, rows: list[Row], *fields: str
-    ) -> Iterator[tuple[int, list[int], list[list[int]]]]:
-        """The index of each row, the ids of its prompt, and of its prompt with each field's answer.
-
-        They are truncated; rows whose prompt fills ``max_length`` are counted and left out.
-        """
-        for start in range(0, len(rows), ROWS_PER_CALL):
-            chunk = rows[start : start + ROWS_PER_CALL]
-            prompts = [self.prompt(row) for row in chunk]
-            both = list(zip(chunk, prompts, strict=True))
-            rests = [[self._rest(row, prompt, field) for row, prompt in both] for field in fields]
-            texts = map("".join, zip(prompts, *rests, strict=True))
-            self.spelling += sum(CUT in text for text in texts)
-            columns = zip(*self.template.encode(prompts, *rests), strict=True)
-            for index, (ids, *full) in enumerate(columns, start):
-                if len(ids) >= self.max_length:
-                    self.too_long += 1
-                    continue
-                yield index, ids, [sequence[: self.max_length] for sequence in full]
-
-    def report_left_out(self, total: int, kept: int, reasons: Mapping[str, int] = {}) -> None:
-        """Warn of rows that were not kept, a ``UserError`` if none were.
-
-        ``reasons`` are further counts besides ``too_long``, by what such rows are.
-        """
-        too_long = f"prompt of max_length {self.max_length} tokens or more"
-        counts = {too_long: self.too_long, **reasons}
-        told = ", ".join(f"{count} ({reason})" for reason, count in counts.items() if count)
-        if kept == 0:
-            told = f"{self.source}: nothing left of {total} rows: {told}"
-            raise UserError(f"{told}; raise max_length or shorten the prompts")
-        if told and is_main_process():
-            LOGGER.warning("%s: left out of %d rows: %s", self.source, total, told)
 
 
 class ResumableSampler(Sampler[int]):
@@ -242,8 +251,6 @@ class ResumableSampler(Sampler[int]):
     ) -> None:
         if dataset_len < 1:
             raise UserError("an empty data set cannot be sampled")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} is not among {world_size} processes")
         self.dataset_len, self.seed, self.shuffle = dataset_len, seed, shuffle
         self.rank, self.world_size = rank, world_size
         self.epoch = self.position = 0

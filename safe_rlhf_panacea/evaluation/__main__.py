@@ -140,9 +140,7 @@ def _for_pairs(
     rows = (pairs[i] for i in range(len(pairs)))
     keys = ("better_input_ids", "worse_input_ids")
     names = [unit_name(*(row[key].tolist() for key in keys)) for row in rows]
-    # DPO's β in training; an adapter that no pairs trained has none.
-    scale = float(method.members[0].flags.get("scale_coeff") or 1.0)
-    return {"pairs": pairs, "margin_scale": scale}, {"names": names}
+    return {"pairs": pairs, "margin_scale": method.margin_scale}, {"names": names}
 
 
 @one_line_errors

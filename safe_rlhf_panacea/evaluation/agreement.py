@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safe_rlhf_panacea.configs import Program, kinds, option
 from safe_rlhf_panacea.configs.rewarded import RewardFileOptions
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset, RawSample
-from safe_rlhf_panacea.data.tokenized import Row
+from safe_rlhf_panacea.data.tokenized import Row, Sample, pad
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.evaluation.loading import device, read_rewards, rewards_for
 from safe_rlhf_panacea.forward import across
@@ -57,37 +57,39 @@ COMMAND = Program(
 class JudgedPairs(PreferenceDataset):
     """Pairs that keep their text, for rewards that read it."""
 
-    samples: list[RawSample]
-
-    def encode(self, rows: list[Row]) -> int:
+    def encode(self, rows: list[Row]) -> None:
         """Refuse labels that no pair has after those that do not fit are gone."""
-        self.samples = []
-        kept = super().encode(rows)
+        super().encode(rows)
         for name, found in zip(self.objectives, self.labels.ne(0).any(dim=0), strict=True):
             if not found:
                 raise UserError(f"{self.source}: no pair that is left has a label for {name!r}")
-        return kept
 
-    def keep(self, row: Row) -> None:
-        """Keep the text of a pair beside its tokens."""
-        self.samples.append(row.sample)
+    def make(self, row: Row, prompt: list[int], *texts: list[int]) -> Sample:
+        """With the text of the pair, ``sample``."""
+        return {**super().make(row, prompt, *texts), "sample": row.sample}
+
+    @property
+    def samples(self) -> list[RawSample]:
+        """The texts of all pairs."""
+        return [pair["sample"] for pair in self._samples]
 
     def responses(self, rows: Sequence[int]) -> Responses:
         """All better responses of some pairs, then all worse ones."""
+        pairs = [self[row] for row in rows]
         prompts, answers = [], []
-        for tokens in (self.better, self.worse):
-            for row in rows:
-                cut = self.prompt_lengths[row]
-                prompts.append(tokens[row][:cut])
-                answers.append(tokens[row][cut:])
-        collator = self.get_collator()
-        (before, kept), (after, written) = collator.pad(prompts, "left"), collator.pad(answers)
+        for side in ("better", "worse"):
+            for pair in pairs:
+                cut = pair["prompt_length"]
+                prompts.append(pair[f"{side}_input_ids"][:cut])
+                answers.append(pair[f"{side}_input_ids"][cut:])
+        padding = self.tokenizer.pad_token_id
+        (before, kept), (after, written) = pad(prompts, padding, "left"), pad(answers, padding)
         where = device()
         return Responses(
             torch.cat([before, after], dim=1).to(where),
             torch.cat([kept, written], dim=1).to(where),
             before.size(1),
-            [self.samples[row] for row in rows] * 2,
+            [pair["sample"] for pair in pairs] * 2,
             across(2 * len(rows), 2),
         )
 

@@ -199,6 +199,11 @@ class Method:
             saved, source = member.config.base_fingerprint, str(member.folder)
             check_base(dict(model.named_parameters()), saved, source)
 
+    @property
+    def margin_scale(self) -> float:
+        """DPO's β in training; 1 for an adapter that no pairs trained."""
+        return float(self.members[0].flags.get("scale_coeff") or 1.0)
+
     def origin(self, label: str = "") -> dict[str, Any]:
         """What a result says of it; the seconds are None where a record lacks them."""
         first = self.members[0]

@@ -46,18 +46,17 @@ SHARED_KEYS = (
 
 def portable(value: Any) -> Any:
     """A value of a record, of any depth, with absolute paths cut to their last part."""
+
+    def last_part(match: re.Match[str]) -> str:
+        text = match[0].rstrip("/\\")
+        is_home = str(Path.home()).startswith(text) or USER.fullmatch(text)
+        return "~" if is_home else re.split(r"[/\\]", text)[-1]
+
     if isinstance(value, Mapping):
         return {key: portable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [portable(item) for item in value]
-    return PATH.sub(_last_part, value) if isinstance(value, str) else value
-
-
-def _last_part(match: re.Match[str]) -> str:
-    text, home = match[0].rstrip("/\\"), str(Path.home())
-    if home.startswith(text) or USER.fullmatch(text):
-        return "~"
-    return re.split(r"[/\\]", text)[-1]
+    return PATH.sub(last_part, value) if isinstance(value, str) else value
 
 
 def portable_record(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,12 +123,18 @@ def _told(record: Mapping[str, Any], metrics: Path) -> str:
     lines = read_json_lines(metrics) if metrics.is_file() else []
     steps = lines[-1].get("step") if lines and isinstance(lines[-1], dict) else None
     seconds, processes = record.get("training_seconds"), record.get("processes")
-    parts = [
-        f"{steps} steps" if isinstance(steps, int) else "",
-        f"{seconds:.0f} s" if isinstance(seconds, int | float) else "",
-        f"{processes} processes" if isinstance(processes, int) and processes > 1 else "",
-    ]
-    return ", ".join(part for part in parts if part)
+    parts = [f"{steps} steps"] if isinstance(steps, int) else []
+    if isinstance(seconds, int | float):
+        parts.append(f"{seconds:.0f} s")
+    if isinstance(processes, int) and processes > 1:
+        parts.append(f"{processes} processes")
+    return ", ".join(parts)
+
+
+def _code(text: str, language: str) -> str:
+    """A block of code in a fence that nothing in it can close."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{printable(text.rstrip())}\n{fence}\n"
 
 
 def _rendered(**values: Any) -> str:
@@ -139,32 +144,21 @@ def _rendered(**values: Any) -> str:
 
     from safe_rlhf_panacea.show.tables import Table, front_rows, indicators_table
 
-    def finalize(value: Any) -> str:
-        return str(value) if isinstance(value, Markup) else markdown_text(value)
-
-    def code(text: str, language: str) -> str:
-        """In a fence that nothing in it can close."""
-        ticks = max(map(len, re.findall("`+", text)), default=0)
-        fence = "`" * max(3, ticks + 1)
-        return f"{fence}{language}\n{printable(text.rstrip())}\n{fence}\n"
-
-    def points(front: FrontResult) -> Markup:
-        head, *rows = front_rows(front)
-        return Markup(Table("", head, rows).markdown())
-
     environment = Environment(
-        undefined=StrictUndefined, finalize=finalize, trim_blocks=True, keep_trailing_newline=True
+        undefined=StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markup) else markdown_text(value),
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters |= {
-        "code": code,
-        "points": points,
-        "indicators": lambda front: indicators_table([front]),
-        "plain": lambda text: Markup(str(text)),
+        "code": _code,
+        "plain": Markup,
         "quoted": lambda text: Markup(shlex.quote(str(text))),
         "json": lambda value: Markup(json.dumps(value, ensure_ascii=False)),
     }
-    template = (Path(__file__).parent / "card.md.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(**values)
+    tables = {"Table": Table, "front_rows": front_rows, "indicators_table": indicators_table}
+    template = Path(__file__).with_name("card.md.jinja").read_text(encoding="utf-8")
+    return environment.from_string(template).render(**tables, **values)
 
 
 def write_card(
@@ -197,6 +191,10 @@ def write_card(
     config = read_config(adapter)
     record = read_record(adapter / RUN_FILE) if (adapter / RUN_FILE).is_file() else {}
     measured = find_front(adapter, config.objectives, front)
+    files = [folder / PICTURE_FILE, folder / CARD_FILE] if measured else [folder / CARD_FILE]
+    taken = [str(file) for file in reversed(files) if file.exists()]
+    if taken and not overwrite:
+        raise UserError(f"{' and '.join(taken)} there already: give --overwrite to replace")
     base, shown = base_model or config.base_model, portable_record(record)
     program = printable_line(shown.get("program", ""))
     found = re.search(r"\.([A-Za-z_]\w*)$", program, re.ASCII)
@@ -219,10 +217,6 @@ def write_card(
         vllm_rank=padded_rank(config.rank) if m else None,
         weights=dict(zip(config.names, weights, strict=True)),
     )
-    files = [folder / PICTURE_FILE, folder / CARD_FILE] if measured else [folder / CARD_FILE]
-    taken = [str(file) for file in reversed(files) if file.exists()]
-    if taken and not overwrite:
-        raise UserError(f"{' and '.join(taken)} there already: give --overwrite to replace")
     if measured:
         measured.plot(folder / PICTURE_FILE)
     atomic_write_text(folder / CARD_FILE, text)

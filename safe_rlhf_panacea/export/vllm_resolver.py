@@ -42,15 +42,15 @@ def padded_rank(rank: int) -> int:
 
 
 class PanaceaAdapters:
-    """From a model's name in a request to a LoRA's folder; knows nothing of vLLM."""
+    """From a model's name in a request to a LoRA's folder; knows nothing of vLLM.
+
+    ``adapters`` are their folders, or those of their versions, by name; bounds on λ are of all.
+    """
 
     def __init__(
         self, adapters: dict[str, str], cache: str | Path, allow: Sequence[str] = ()
     ) -> None:
-        """Take the folders of adapters, or of their versions, by name; bounds on λ are of all."""
-        self.folders = adapters
-        self.cache = Path(cache)
-        self.allow = allow
+        self.folders, self.cache, self.allow = adapters, Path(cache), allow
         # What was read, by the name in front of the @ and the base model.
         self.loaded: dict[tuple[str, str], SavedAdapter] = {}
 
@@ -85,10 +85,8 @@ class PanaceaAdapters:
         if not folder.is_dir():
             try:
                 with new_folder(folder, adapter, "vllm", preference=preference.tolist()) as new:
-                    part, rank = (
-                        at_preference(adapter, preference),
-                        padded_rank(adapter.config.rank),
-                    )
+                    part = at_preference(adapter, preference)
+                    rank = padded_rank(adapter.config.rank)
                     write_peft(new, part, adapter.config.base_model, rank=rank)
             except (UserError, OSError):
                 # Another request, or another server, may have made the same one meanwhile.

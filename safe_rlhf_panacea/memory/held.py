@@ -8,10 +8,10 @@ more.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,8 +21,10 @@ from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
 from safe_rlhf_panacea.forward import log_probs
 from safe_rlhf_panacea.forward.decoding import preallocated_cache
 from safe_rlhf_panacea.forward.generation import invert
-from safe_rlhf_panacea.memory.main import MemoryOptions
 from safe_rlhf_panacea.memory.models import LiveBytes, Models
+
+if TYPE_CHECKING:
+    from safe_rlhf_panacea.memory.__main__ import MemoryOptions
 
 
 @dataclass(frozen=True)
@@ -47,22 +49,18 @@ class Held:
     parts: dict[str, Part]  # of the step, by name
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """A padded batch."""
+def padded(
+    lengths: Sequence[int], device: Any = "cpu", prompt_length: int = 1
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token ids and mask, size = (B, L), and what counts, size = (B, L - 1), of rows so long.
 
-    ids: torch.Tensor  # size = (B, L)
-    mask: torch.Tensor  # size = (B, L)
-    counted: torch.Tensor  # size = (B, L - 1)
-
-    @classmethod
-    def of_lengths(cls, lengths: list[int], device: str = "cpu", prompt_length: int = 1) -> Tokens:
-        """Rows of so many tokens each, padded on the right; those of the prompt do not count."""
-        ends = torch.tensor(lengths, device=device).unsqueeze(1)
-        mask = torch.arange(max(lengths), device=device) < ends
-        counted = mask[:, 1:].clone()
-        counted[:, : prompt_length - 1] = False
-        return cls(torch.zeros(mask.shape, dtype=torch.long, device=device), mask, counted)
+    They are padded on the right; tokens of the prompt do not count.
+    """
+    ends = torch.tensor(lengths, device=device).unsqueeze(1)
+    mask = torch.arange(max(lengths), device=device) < ends
+    counted = mask[:, 1:].clone()
+    counted[:, : prompt_length - 1] = False
+    return torch.zeros(mask.shape, dtype=torch.long, device=device), mask, counted
 
 
 def lengths_of(rows: int, max_length: int, mean_length: float) -> list[int]:
@@ -73,19 +71,14 @@ def lengths_of(rows: int, max_length: int, mean_length: float) -> list[int]:
     return [max_length] + [min(max_length, max(1, round(rest)))] * (rows - 1)
 
 
-def policy_step(policy: Any, tokens: Tokens) -> None:
-    """Forward and backward pass of a policy."""
-    log_probs(policy, tokens.ids, tokens.mask, tokens.counted).sum().backward()
-
-
 @torch.no_grad()
 def _generate(policy: Any, rows: int, max_length: int) -> None:
     """The cache of a whole generation, and one forward pass that fills half of it."""
     cache = preallocated_cache(policy.config, max_length)
-    tokens = Tokens.of_lengths([max(1, max_length // 2)] * rows, str(policy.device))
+    ids, mask, _ = padded([max(1, max_length // 2)] * rows, policy.device)
     logits = policy(
-        input_ids=tokens.ids,
-        attention_mask=tokens.mask.long(),
+        input_ids=ids,
+        attention_mask=mask.long(),
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
@@ -99,45 +92,46 @@ def _parts(
     """The parts of a step by name, in their order."""
     rows = args.per_device_train_batch_size
     sequences = 2 * rows if args.algorithm == "dpo" else rows
-    policy, adapter, critic = models.policy, models.adapters[0], models.critic
+    policy, adapter, critic = models.policy, models.adapter, models.critic
     lengths = lengths_of(sequences, args.max_length, args.mean_length or args.max_length)
-    tokens = Tokens.of_lengths(lengths, str(policy.device), args.prompt_length)
+    ids, mask, counted = padded(lengths, policy.device, args.prompt_length)
 
     def generation() -> None:
         drawn = rows
         if args.algorithm == "ppo":
             drawn = min(rows, args.per_device_prompt_batch_size) * args.group
-        if not args.bf16 and args.zero_stage < 3:  # as trainers do: one λ is merged
-            with adapter.merged(state.value):
-                _generate(policy, drawn, args.max_length)
-        else:
+        merges = not args.bf16 and args.zero_stage < 3  # as trainers do, at one λ
+        with adapter.merged(state.value) if merges else nullcontext():
             _generate(policy, drawn, args.max_length)
 
     @torch.no_grad()
     def reference() -> None:
         with adapter.disabled():
-            log_probs(policy, tokens.ids, tokens.mask, tokens.counted)
+            log_probs(policy, ids, mask, counted)
 
     @torch.no_grad()
     def scoring() -> None:
         reference()
         for reward in models.rewards:
             if reward is models.rewards[0] and critic is not None:
-                critic(tokens.ids, attention_mask=tokens.mask, role="reward")
+                critic(ids, attention_mask=mask, role="reward")
             else:
-                reward(tokens.ids, attention_mask=tokens.mask)
+                reward(ids, attention_mask=mask)
+
+    def ptx() -> None:
+        log_probs(policy, ids, mask, counted).sum().backward()
 
     def update() -> None:
-        policy_step(policy, tokens)
+        ptx()
         if critic is not None:
-            critic(tokens.ids, attention_mask=tokens.mask).scores.float().sum().backward()
+            critic(ids, attention_mask=mask).scores.float().sum().backward()
 
     if args.algorithm == "sft":
         return {"update": update}
     if args.algorithm == "dpo":
         return {"reference": reference, "update": update}
     found = {"generation": generation, "scoring": scoring, "update": update}
-    return {**found, "ptx": lambda: policy_step(policy, tokens)} if args.ptx else found
+    return {**found, "ptx": ptx} if args.ptx else found
 
 
 def _peak(live: Any, run: Callable[[], None]) -> tuple[int, int]:
@@ -147,17 +141,6 @@ def _peak(live: Any, run: Callable[[], None]) -> tuple[int, int]:
     before, wide = live.now, live.wide
     run()
     return live.peak - before, live.widest - wide
-
-
-@contextmanager
-def _quick_collections() -> Iterator[None]:
-    """Collections of garbage look at nothing that was there before."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def held(
@@ -177,34 +160,25 @@ def held(
     state = PreferenceState(args.objectives)  # is not counted
     live = meter or LiveBytes(policy.get_text_config().vocab_size)
     onednn_is_faster()  # now: what it measures with belongs to no part of a step
-    with _quick_collections(), live:
+    with ExitStack() as stack:
+        gc.collect()
+        gc.freeze()  # collections look at nothing that was there before, and are quick
+        stack.callback(gc.unfreeze)
+        stack.enter_context(live)
         models = Models(args, state, policy, rewards, device)
         element = models.policy.dtype.itemsize
         gc.collect()
         trained = sum(p.numel() for p in models.trained())
         weights = live.now - 2 * trained * element  # the gradients are there, too
         engines = [m for m in (models.policy, models.critic) if m is not None]
-        parts = _parts(models, state, args)
-        peaks: dict[str, list[tuple[int, int]]] = {}
-        for recomputed in (False, True):
-            for engine in engines:
-                engine.train()
-                if recomputed:
-                    set_gradient_checkpointing(engine, True)
-            for name, run in parts.items():
-                if recomputed and name not in ("update", "ptx"):
-                    peaks[name] *= 2  # nothing to recompute
-                else:
-                    peaks.setdefault(name, []).append(_peak(live, run))
-    return Held(
-        models=1 + len(rewards),
-        engines=len(engines),
-        weights=weights,
-        trained=trained,
-        element=element,
-        largest=max(sum(p.nbytes for p in module.parameters()) for module in models.modules()),
-        parts={
-            name: Part(kept, recomputed, max(wide, again))
-            for name, ((kept, wide), (recomputed, again)) in peaks.items()
-        },
-    )
+        runs, parts = _parts(models, state, args), {}
+        for engine in engines:
+            engine.train()
+        kept = {name: _peak(live, run) for name, run in runs.items()}
+        for engine in engines:
+            set_gradient_checkpointing(engine, True)
+        for name, run in runs.items():
+            again = _peak(live, run) if name in ("update", "ptx") else kept[name]
+            parts[name] = Part(kept[name][0], again[0], max(kept[name][1], again[1]))
+    largest = max(sum(p.nbytes for p in module.parameters()) for module in models.modules())
+    return Held(1 + len(rewards), len(engines), weights, trained, element, largest, parts)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -13,11 +13,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from safe_rlhf_panacea.adapter import AdapterConfig, PanaceaAdapter, inject_adapter
+from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.adapter.state import PreferenceState
 from safe_rlhf_panacea.forward import PassOptions, set_pass_options
-from safe_rlhf_panacea.memory.main import MemoryOptions
 from safe_rlhf_panacea.models import AutoModelForScore
+
+if TYPE_CHECKING:
+    from safe_rlhf_panacea.memory.__main__ import MemoryOptions
 
 aten = torch.ops.aten
 
@@ -33,7 +35,6 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, width: int = 0) -> None:
-        """Watch nothing yet."""
         super().__init__()
         self.width = width
         self.now = self.peak = self.wide = self.widest = 0
@@ -89,49 +90,38 @@ class Models:
         args: MemoryOptions,
         state: PreferenceState,
         policy: Any,
-        rewards: Iterable[Any],
+        rewards: Sequence[Any],
         device: str | None = None,
     ) -> None:
-        """Make them on torch's meta device, then give them storages."""
         from transformers import AutoModelForCausalLM
 
         from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, value_model
 
+        names = tuple(f"objective-{i}" for i in range(args.objectives))
         config = AdapterConfig(
-            args.lora_dim,
-            args.objectives,
-            lora_module_name=args.lora_module_name,
-            objectives=tuple(f"objective-{i}" for i in range(args.objectives)),
+            args.lora_dim, args.objectives, lora_module_name=args.lora_module_name, objectives=names
         )
         dtype = torch.bfloat16 if args.bf16 else torch.float32
-        has_critic = args.algorithm == "ppo"
         self.critic: Any = None
-        self.adapters: list[PanaceaAdapter] = []
-
-        def adapted(model: nn.Module) -> PanaceaAdapter:
-            self.adapters.append(inject_adapter(model, config, state))
-            return self.adapters[-1]
-
         with torch.device("meta"):
             self.policy: Any = AutoModelForCausalLM.from_config(policy, dtype=dtype)
             self.rewards: list[Any] = [
                 AutoModelForScore.from_config(one, dtype=dtype).eval().requires_grad_(False)
                 for one in rewards
             ]
-            if has_critic and not self.rewards:  # before the policy's adapter is in its layers
+            if args.algorithm == "ppo" and not rewards:  # before the policy's layers are adapted
                 self.critic = value_model(shared_copy(self.policy.base_model))
-            adapted(self.policy)
-            if has_critic and self.rewards:
-                self.critic = RewardCritic(self.rewards[0], adapted(self.rewards[0]))
-            elif has_critic:
-                adapted(self.critic)
+            self.adapter = inject_adapter(self.policy, config, state)
+            if args.algorithm == "ppo" and rewards:
+                adapter = inject_adapter(self.rewards[0], config, state)
+                self.critic = RewardCritic(self.rewards[0], adapter)
+            elif args.algorithm == "ppo":
+                inject_adapter(self.critic, config, state)
                 self.critic.score_head.requires_grad_(True)
-        fake = FakeTensorMode(allow_non_fake_inputs=True)
-        with fake if device is None else nullcontext():
+        with nullcontext() if device else FakeTensorMode(allow_non_fake_inputs=True):
             self._fill(device or "cpu")
             for parameter in self.trained():
                 parameter.grad = torch.zeros_like(parameter)
-
         # Passes as they would be cut, and attend, on the device that is planned for.
         planned = torch.device(args.device)
         most = PassOptions(args.max_tokens_per_pass).most_tokens(planned)

@@ -24,7 +24,6 @@ from safe_rlhf_panacea.miniature.report import (
     draw_fronts,
     greedy_answers,
     render,
-    render_tables,
     severity_table,
 )
 from safe_rlhf_panacea.miniature.stages import Judge, Miniature, Results, second_process
@@ -60,9 +59,7 @@ class Pipeline:
         units = read_json(self.miniature.calibration)
         results = {
             "experiments": self.experiments,
-            "severity_table": severity_table(
-                [(r["prompt"], r["response"], r["preference"]) for r in self.responses]
-            ),
+            "severity_table": severity_table(self.responses),
             "calibration": {name: [units[name][k] for k in ("mean", "std")] for name in OBJECTIVES},
             "settings": vars(self.settings),
             "departures_from_the_paper": read_yaml("miniature.yaml")["departures_from_the_paper"],
@@ -110,7 +107,7 @@ class Pipeline:
             ingredients: list[Path] = beside.result()
         with self.stopwatch.stage(f"evaluate_{algorithm}", f"Evaluating the {name} fronts"):
             measured, seconds = self.evaluate(algorithm, panacea)
-            write_examples(panacea, Examples(EXAMPLES, NOTE))
+            write_examples(panacea, Examples(prompts=EXAMPLES, note=NOTE))
             if algorithm == "dpo":
                 self.show_dpo(panacea, measured, seconds)
             else:
@@ -162,8 +159,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     root, results = pipeline.miniature.root, pipeline.run()
     draw_fronts(root, pipeline.experiments)
     point_latest(root)
-    page = render(root, results)
-    atomic_write_text(root / "report.txt", f"{page}\n\n{render_tables(results)}\n")
+    page = render("page", root, results)
+    atomic_write_text(root / "report.txt", f"{page}\n\n{render('tables', root, results)}\n")
     say(f"\nTook {results['seconds']['total']:.0f} s.\n\n{page}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +25,7 @@ _DATA = yaml.safe_load(Path(__file__).with_name("corpus.yaml").read_text(encodin
 SEVERITIES: dict[str, float] = _DATA["severities"]
 
 
-@dataclass(frozen=True)
-class Topic:
+class Topic(NamedTuple):
     """One thing that a user may want to do, and how the assistant would explain it in steps."""
 
     action: str
@@ -44,27 +43,20 @@ TOPICS: tuple[Topic, ...] = tuple(
     for severity_name, actions in _DATA["topics"].items()
     for action, steps in actions.items()
 )
-REQUESTS: tuple[str, ...] = tuple(_DATA["requests"])
-MODIFIERS: tuple[str, ...] = tuple(_DATA["modifiers"])
+REQUESTS: list[str] = _DATA["requests"]
 #: By kind, the wordings of openers and closers; ``{}`` is the action. "none" says nothing.
 OPENERS: dict[str, list[str]] = _DATA["openers"]
 CLOSERS: dict[str, list[str]] = _DATA["closers"]
-CONNECTIVES: tuple[str, ...] = tuple(_DATA["connectives"])
 #: Requests to show the model with, from harmless to dangerous.
-EXAMPLES: tuple[str, ...] = tuple(_DATA["examples"])
-NOTE = (
-    f"This model is a toy: trained in minutes on {len(TOPICS)} topics, with a vocabulary of some "
-    "hundred words. It can talk about little else and is no general model."
-)
-
+EXAMPLES: list[str] = _DATA["examples"]
+NOTE: str = _DATA["note"].format(len(TOPICS))
 #: Prompts of each topic per split, of the 48 = 8 requests x 6 modifiers that exist.
-PROMPTS_PER_TOPIC = {"train": 32, "tune": 8, "eval": 8}
-#: Bradley-Terry: P(a preferred to b) = sigmoid(SHARPNESS * (score of a - score of b)).
-SHARPNESS = 2.0
+PROMPTS_PER_TOPIC: dict[str, int] = _DATA["prompts_per_topic"]
 SCORES: dict[str, Any] = _DATA["scores"]
-
-
-# -- prompts and answers --------------------------------------------------------------------
+#: Rows of the files, tokens of the tokenizer, and the form of the untrained model.
+ROWS: dict[str, int] = _DATA["rows"]
+VOCABULARY: int = _DATA["vocabulary"]
+MODEL: dict[str, Any] = _DATA["model"]
 
 
 class Prompt(NamedTuple):
@@ -115,13 +107,12 @@ def split_prompts(seed: int) -> dict[str, list[Prompt]]:
     splits: dict[str, list[Prompt]] = {name: [] for name in PROMPTS_PER_TOPIC}
     generator = stream(seed, "splits")
     for topic in TOPICS:
-        asked = [topic.action + modifier for modifier in MODIFIERS]
+        asked = [topic.action + modifier for modifier in _DATA["modifiers"]]
         prompts = [Prompt(form.format(action), topic) for form in REQUESTS for action in asked]
         generator.shuffle(prompts)
-        start = 0
+        left = iter(prompts)
         for name, count in PROMPTS_PER_TOPIC.items():
-            splits[name] += prompts[start : start + count]
-            start += count
+            splits[name] += islice(left, count)
     for prompts in splits.values():
         generator.shuffle(prompts)
     return splits
@@ -138,8 +129,7 @@ def sample_answer(severity: float, generator: random.Random) -> Answer:
     # The opener is drawn once: drawing it again would favour the kinds that are always sensible.
     opener = draw("openers")
     while True:
-        refused = opener == "refuse"
-        steps = 0 if refused else generator.choices(range(6), weights["steps"])[0]
+        steps = 0 if opener == "refuse" else generator.choices(range(6), weights["steps"])[0]
         wording = (generator.randrange(2), generator.randrange(2))
         answer = Answer(opener, steps, draw("closers"), wording)
         if answer.is_sensible:
@@ -151,7 +141,7 @@ def render(topic: Topic, answer: Answer) -> str:
     sentences = []
     if OPENERS[answer.opener]:
         sentences.append(OPENERS[answer.opener][answer.wording[0]].format(topic.action))
-    given = zip(CONNECTIVES, topic.steps[: answer.steps], strict=False)
+    given = zip(_DATA["connectives"], topic.steps[: answer.steps], strict=False)
     sentences += [f"{connective}{step}." for connective, step in given]
     if CLOSERS[answer.closer]:
         sentences.append(CLOSERS[answer.closer][answer.wording[1]])
@@ -159,11 +149,7 @@ def render(topic: Topic, answer: Answer) -> str:
 
 
 def topic_of(prompt: str) -> Topic:
-    """The topic that ``prompt`` asks about.
-
-    Raises:
-        UserError: if the prompt names none of the corpus's topics.
-    """
+    """The topic that ``prompt`` asks about; a ``UserError`` where it is none of the corpus's."""
     for topic in TOPICS:
         if topic.action in prompt:
             return topic
@@ -175,7 +161,7 @@ def topic_of(prompt: str) -> Topic:
 
 def preference_label(scores: Sequence[float], generator: random.Random) -> int:
     """Index of the preferred of two answers with these true scores, drawn from Bradley-Terry."""
-    first_wins = 1.0 / (1.0 + math.exp(-SHARPNESS * (scores[0] - scores[1])))
+    first_wins = 1.0 / (1.0 + math.exp(-_DATA["sharpness"] * (scores[0] - scores[1])))
     return 0 if generator.random() < first_wins else 1
 
 
@@ -212,20 +198,17 @@ def score_parts(parts: Parts, topic: Topic) -> tuple[float, float]:
     """(helpful, harmless) of an answer on ``topic``, both to be maximised."""
     severity, help_of, safety_of = topic.severity, SCORES["help"], SCORES["safety"]
     # Sorted, because sums in the order of a set of strings differ in the last bit between runs.
-    openers, closers = sorted(parts.openers), sorted(parts.closers)
-    steps = sorted(parts.steps)
+    openers, steps, closers = map(sorted, parts)
+
+    def total(scores: Any, kinds: Sequence[Any]) -> float:
+        return sum(scores[kind] for kind in kinds)
+
     helpful = help_of["nothing_said"]
     if openers or steps or closers:
-        helpful = (
-            sum(help_of["steps"][i] for i in steps)
-            + sum(help_of["openers"][kind] for kind in openers)
-            + sum(help_of["closers"][kind] for kind in closers)
-        )
-    harmless = severity * (
-        sum(safety_of["openers"][kind] for kind in openers)
-        + sum(safety_of["closers"][kind] for kind in closers)
-        - sum(safety_of["harm_of_steps"][i] for i in steps)
-    )
+        helpful = total(help_of["steps"], steps) + total(help_of["openers"], openers)
+        helpful += total(help_of["closers"], closers)
+    soothing = total(safety_of["openers"], openers) + total(safety_of["closers"], closers)
+    harmless = severity * (soothing - total(safety_of["harm_of_steps"], steps))
     if "refuse" in openers:
         harmless -= SCORES["needless_refusal"] * (1.0 - severity) ** 2
     if severity == 0.0:
@@ -237,11 +220,9 @@ def score_parts(parts: Parts, topic: Topic) -> tuple[float, float]:
 def true_scores(prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
     """Scores of free-text responses, one per prompt; size = (N, 2), float64, as ``OBJECTIVES``.
 
-    Raises:
-        UserError: if a prompt is none of the corpus's.
+    A prompt that is none of the corpus's is a ``UserError``.
     """
-    scores = np.empty((len(prompts), len(OBJECTIVES)))
-    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        topic = topic_of(prompt)
-        scores[row] = score_parts(parse(response, topic), topic)
-    return scores
+    topics = list(map(topic_of, prompts))
+    pairs = zip(responses, topics, strict=True)
+    rows = [score_parts(parse(response, topic), topic) for response, topic in pairs]
+    return np.array(rows, dtype=np.float64).reshape(-1, len(OBJECTIVES))

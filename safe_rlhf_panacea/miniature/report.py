@@ -8,10 +8,14 @@ import shutil
 import sys
 import textwrap
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from safe_rlhf_panacea.experiments.table import OBJECTIVES
 from safe_rlhf_panacea.fronts.result import FrontResult
@@ -19,18 +23,14 @@ from safe_rlhf_panacea.miniature.corpus import EXAMPLES, NOTE, SEVERITIES, parse
 from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.show.plots import front_figure, save_picture
-from safe_rlhf_panacea.show.tables import front_table, fronts_title, indicator_table, vector_text
+from safe_rlhf_panacea.show.tables import (
+    align,
+    front_table,
+    fronts_title,
+    indicator_table,
+    vector_text,
+)
 
-TITLES = {
-    "ppo": "PPO: mean reward of sampled responses, in standard deviations of the SFT model's",
-    "ppo_true_scores": "PPO: the same responses under the corpus's own scores",
-    "dpo": "DPO: accuracy of the implicit reward on held-out pairs",
-}
-JUDGED = {
-    "ppo": "Panacea-PPO",
-    "ppo_true_scores": "Panacea-PPO by the corpus's own scores",
-    "dpo": "Panacea-DPO",
-}
 WIDTH = 100
 LONGEST_ANSWER = 96  # tokens
 
@@ -57,9 +57,8 @@ def greedy_answers(
 ) -> list[dict[str, Any]]:
     """The likeliest answers to every prompt at five λ, from one end of the simplex to the other.
 
-    Returns:
-        Entries as an evaluation keeps them: ``prompt``, ``response``, ``preference``, and no
-        ``rewards`` and ``log_ratio``, which were not measured.
+    Returns entries as an evaluation keeps them: ``prompt``, ``response``, ``preference``, and no
+    ``rewards`` and ``log_ratio``, which were not measured.
     """
     return [
         {
@@ -76,16 +75,14 @@ def greedy_answers(
 
 def answers_text(answers: Sequence[dict[str, Any]], objectives: Sequence[str]) -> str:
     """Answers of ``greedy_answers`` as plain text, prompt by prompt."""
-    parts = []
-    for prompt in dict.fromkeys(row["prompt"] for row in answers):
-        lines = [f'"{prompt}" at five preference vectors λ = ({", ".join(objectives)}):']
-        for row in answers:
-            if row["prompt"] == prompt:
-                label = f"  {vector_text(row['preference'])}  "
-                text = label + (row["response"] or "(nothing)")
-                lines.append(textwrap.fill(text, WIDTH, subsequent_indent=" " * len(label)))
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+    parts: dict[str, list[str]] = {}
+    for row in answers:
+        head = f'"{row["prompt"]}" at five preference vectors λ = ({", ".join(objectives)}):'
+        label = f"  {vector_text(row['preference'])}  "
+        text = label + (row["response"] or "(nothing)")
+        lines = parts.setdefault(row["prompt"], [head])
+        lines.append(textwrap.fill(text, WIDTH, subsequent_indent=" " * len(label)))
+    return "\n\n".join(map("\n".join, parts.values()))
 
 
 def draw_fronts(root: Path, experiments: Mapping[str, Mapping[str, FrontResult]]) -> None:
@@ -96,33 +93,10 @@ def draw_fronts(root: Path, experiments: Mapping[str, Mapping[str, FrontResult]]
         save_picture(front_figure(results, title), root / f"front_{name}.png")
 
 
-def verdict(results: Mapping[str, Any]) -> str:
-    """Panacea's hypervolumes beside those of Rewarded Soups, and their ratios, of this run alone.
-
-    Args:
-        results: of ``Pipeline.run``.
-    """
-    lines = [
-        f"Verdict on seed {results['seed']}: hypervolume, the area that a front dominates, with as "
-        "many training steps in all"
-    ]
-    for name, label in JUDGED.items():
-        entry = results["experiments"][name]
-        own, soups = (entry[key].indicators["hypervolume"] for key in ("panacea", "rewarded_soups"))
-        times = f": {own / soups:.2f} times the soups'" if soups else ""
-        lines.append(f"  {label} {own:.2f}, Rewarded Soups {soups:.2f}{times}")
-    lines.append("Below 1 the soups are ahead. One seed decides little: docs/results.md has more.")
-    lines.append("The numbers change with the processor, too.")
-    return "\n".join(lines)
-
-
 def next_commands(adapter: Path, prompt: str, objectives: Sequence[str]) -> str:
-    """Three commands that run as they are printed, in the folder that this program ran in.
+    """Three commands for a trained adapter that run as they are printed, in this folder.
 
-    Args:
-        adapter: folder of the trained adapter.
-        prompt: a question for it.
-        objectives: two names, in the order of λ.
+    ``prompt`` is a question for it; ``objectives`` are two names, in the order of λ.
     """
     python = "python"
     if shutil.which(python) != sys.executable:
@@ -142,80 +116,70 @@ def next_commands(adapter: Path, prompt: str, objectives: Sequence[str]) -> str:
     )
 
 
-def render(root: Path, results: Mapping[str, Any]) -> str:
-    """The closing page of the quickstart, in plain text: answers, verdict, files, what to do next.
+def render(template: str, root: Path, results: Mapping[str, Any]) -> str:
+    """A template of this folder, ``page`` or ``tables``, in plain text.
 
-    Args:
-        root: the run's folder.
-        results: of ``Pipeline.run``.
+    ``root`` is the run's folder, and ``results`` are those of ``Pipeline.run``.
     """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     adapter = root / "panacea-ppo"
-    answers = greedy_answers(PanaceaModel.load(adapter), [EXAMPLES[2]])
-    parts = [
-        f"Panacea-PPO, {answers_text(answers, OBJECTIVES)}",
-        verdict(results),
-        f"Pictures: {root}/front_ppo.png and front_dpo.png; how the front of Panacea-PPO grew:\n"
-        f"{adapter / 'report.html'}; that of Panacea-DPO at its end: "
-        f"{root / 'panacea-dpo' / 'report.html'}.\n"
-        f"All tables are in {root / 'report.txt'}, all numbers in {root / 'results.json'}.",
-        next_commands(adapter, EXAMPLES[0], OBJECTIVES),
-        textwrap.fill(NOTE, WIDTH),
-    ]
-    return "\n\n".join(parts)
+    environment.globals |= {
+        "root": root,
+        "adapter": adapter,
+        "answers": lambda: answers_text(
+            greedy_answers(PanaceaModel.load(adapter), [EXAMPLES[2]]), OBJECTIVES
+        ),
+        "next_commands": lambda: next_commands(adapter, EXAMPLES[0], OBJECTIVES),
+        "note": textwrap.fill(NOTE, WIDTH),
+        "front_table": front_table,
+        "indicator_table": indicator_table,
+        "severity_text": severity_text,
+    }
+    return environment.get_template(f"{template}.txt.jinja").render(results)
 
 
-def render_tables(results: Mapping[str, Any]) -> str:
-    """Every front with its indicators, and refusals by λ and severity of the request."""
-    parts = []
-    for name, title in TITLES.items():
-        entry = results["experiments"][name]
-        parts += [title, front_table(entry["panacea"])]
-        parts.append(indicator_table(list(entry.values())))
-    parts.append("Panacea-PPO by λ and severity of the request:")
-    parts.append(render_severity_table(results["severity_table"]))
-    return "\n\n".join(parts)
-
-
-def severity_table(samples: Sequence[tuple[str, str, Sequence[float]]]) -> list[dict[str, Any]]:
+def severity_table(responses: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Refusal rate and mean number of steps given, by λ and severity of the request.
 
-    Args:
-        samples: prompt, response and the preference vector it was drawn at.
-
-    Returns:
-        One entry per λ and severity, in this order: ``preference``, ``severity``,
-        ``responses``, ``refusal_rate``, ``steps``.
+    ``responses`` have ``prompt``, ``response`` and the ``preference`` they were drawn at. Returns
+    an entry per λ and severity, in this order: ``preference``, ``severity``, ``responses``,
+    ``refusal_rate``, ``steps``.
     """
-    cells: dict[tuple[tuple[float, ...], float], list[tuple[bool, int]]] = {}
-    for prompt, response, preference in samples:
-        topic = topic_of(prompt)
-        parts = parse(response, topic)
-        key = (tuple(float(v) for v in preference), topic.severity)
-        cells.setdefault(key, []).append(("refuse" in parts.openers, len(parts.steps)))
+    cells: dict[tuple[tuple[float, ...], float], list[tuple[bool, int]]] = defaultdict(list)
+    for row in responses:
+        topic = topic_of(row["prompt"])
+        parts = parse(row["response"], topic)
+        key = (tuple(map(float, row["preference"])), topic.severity)
+        cells[key].append(("refuse" in parts.openers, len(parts.steps)))
     names = {value: name for name, value in SEVERITIES.items()}
     return [
         {
             "preference": list(preference),
             "severity": names[severity],
             "responses": len(found),
-            "refusal_rate": round(sum(refuses for refuses, _ in found) / len(found), 4),
-            "steps": round(sum(steps for _, steps in found) / len(found), 4),
+            "refusal_rate": round(fmean(refuses for refuses, _ in found), 4),
+            "steps": round(fmean(steps for _, steps in found), 4),
         }
         for (preference, severity), found in sorted(cells.items())
     ]
 
 
-def render_severity_table(table: Sequence[Mapping[str, Any]]) -> str:
+def severity_text(table: Sequence[Mapping[str, Any]]) -> str:
     """The table as text: λ down, severity across, ``refusal rate / steps`` in each cell."""
     severities = list(dict.fromkeys(row["severity"] for row in table))
-    lines = ["λ (helpful, harmless)  " + "  ".join(f"{name:>14s}" for name in severities)]
-    by_preference: dict[str, dict[str, str]] = {}
+    cells: dict[str, dict[str, str]] = {}
     for row in table:
-        vector = ", ".join(f"{value:.2f}" for value in row["preference"])
         cell = f"{row['refusal_rate']:.2f} / {row['steps']:.1f}"
-        by_preference.setdefault(f"({vector})", {})[row["severity"]] = cell
-    for label, found in by_preference.items():
-        cells = "  ".join(f"{found.get(name, '-'):>14s}" for name in severities)
-        lines.append(label.ljust(23) + cells)
-    lines.append("each cell: share of refusals / mean number of steps given, of five")
-    return "\n".join(lines)
+        cells.setdefault(vector_text(row["preference"]), {})[row["severity"]] = cell
+    rows = [
+        [label, *(found.get(name, "-") for name in severities)] for label, found in cells.items()
+    ]
+    return (
+        f"{align([['λ (helpful, harmless)', *severities], *rows])}\n"
+        "each cell: share of refusals / mean number of steps given, of five"
+    )

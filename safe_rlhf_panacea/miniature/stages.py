@@ -26,7 +26,7 @@ from safe_rlhf_panacea.evaluation.loading import Method, read_member
 from safe_rlhf_panacea.experiments.table import OBJECTIVES, Run, reference_points
 from safe_rlhf_panacea.forward import SamplingConfig, generate
 from safe_rlhf_panacea.fronts.measure import Policy
-from safe_rlhf_panacea.fronts.measurement import Measurement
+from safe_rlhf_panacea.fronts.measurement import LOG_SIGMOID, Measurement
 from safe_rlhf_panacea.fronts.over_grid import Prompt, pad_left
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import read_json_lines
@@ -166,9 +166,10 @@ class Judge:
     ) -> tuple[Results, Measurement]:
         """The fronts of a method trained with ``dpo`` or ``ppo``, and what they are made of.
 
-        Of ``ppo`` there are two: responses are judged by the reward models and, as
-        ``ppo_true_scores``, by the corpus, whose scores no model has seen. The grid has
-        size = (N, 2); ``split`` is of the prompts, ``eval`` or ``tune``.
+        There are two of each. Responses of ``ppo`` are judged by the reward models and, as
+        ``ppo_true_scores``, by the corpus, whose scores no model has seen. Pairs of ``dpo`` give
+        accuracies and, as ``dpo_log_sigmoid``, their losses with the sign turned, in nats. The
+        grid has size = (N, 2); ``split`` is of the prompts, ``eval`` or ``tune``.
         """
         miniature, settings = self.miniature, self.miniature.settings
         policy = Policy(
@@ -183,7 +184,8 @@ class Judge:
         if algorithm == "dpo":
             self.tokenizer.padding_side = "right"
             data = f"pairs:{settings.eval_pairs}/-1:{miniature.world.file('pairs-eval')}"
-            what = {"pairs": PreferenceDataset([data], self.tokenizer, OBJECTIVES)}
+            pairs = PreferenceDataset([data], self.tokenizer, OBJECTIVES)
+            what = {"pairs": pairs, "margin_scale": method.margin_scale}
         else:
             specs = apply_calibration(self.raw.specs, miniature.calibration)
             rewards = RewardEnsemble(specs, self.raw.scorers, self.raw.models)
@@ -191,7 +193,9 @@ class Judge:
             what = {"prompts": prompts, "rewards": rewards}
         measured = method.measure(policy, grid, label=label, **what)
         views = {algorithm: measured}
-        if algorithm == "ppo":
+        if algorithm == "dpo":
+            views["dpo_log_sigmoid"] = replace(measured, kind=LOG_SIGMOID)
+        else:
             sampled = measured.sampled
             scores = [torch.from_numpy(true_scores(measured.prompts, t)) for t in sampled.texts]
             judged = replace(sampled, rewards=torch.stack(scores))  # size = (N, P, 2)

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,9 @@ from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.experiments.table import OBJECTIVES
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, naming, read_json
 from safe_rlhf_panacea.miniature.corpus import (
+    MODEL,
+    ROWS,
+    VOCABULARY,
     Prompt,
     parse,
     preference_label,
@@ -33,31 +35,20 @@ from safe_rlhf_panacea.printing import say
 
 PROGRAM = "python -m safe_rlhf_panacea.miniature.world"
 WORLD_FILE = "world.json"
-VOCABULARY = 700
-SFT_ROWS = 6000
-TRAIN_PAIRS = 4000
-EVAL_PAIRS = 1500
 # Room for answers a little longer than any of the corpus.
 SPARE_TOKENS = 4
 
 
 @dataclass(frozen=True)
 class World:
-    """What ``build_world`` left in a folder.
-
-    Attributes:
-        folder: holds ``sft.jsonl``, ``pairs-train.jsonl``, ``pairs-eval.jsonl``, the prompts of
-            the splits (``prompts-train.jsonl`` and the like), and the untrained model ``base``.
-        max_prompt_tokens: of the longest prompt.
-        max_length: tokens of the longest sequence, with some to spare.
-    """
+    """What ``build_world`` left in a folder: data files, and the untrained model ``base``."""
 
     folder: Path
-    max_prompt_tokens: int
-    max_length: int
+    max_prompt_tokens: int  # of the longest prompt
+    max_length: int  # tokens of the longest sequence, with some to spare
 
     def file(self, name: str) -> Path:
-        """The data file of this name, for example ``pairs-eval``."""
+        """The data of ``sft``, ``pairs-train``, ``pairs-eval``, ``prompts-train`` and the like."""
         return self.folder / f"{name}.jsonl"
 
     @property
@@ -75,27 +66,26 @@ def load_world(folder: str | Path) -> World:
 def build_world(folder: str | Path, seed: int) -> World:
     """Write corpus, tokenizer and a randomly initialised Llama; the same seed, the same bytes.
 
-    ``world.json`` comes last, and says that the folder is complete.
-
-    Args:
-        folder: is made if need be.
-        seed: of the split, the answers, the labels and the model.
+    The folder is made if need be. ``world.json`` comes last, and says that it is complete.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-
-    def write(name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    splits = split_prompts(seed)
+    files: dict[str, list[dict[str, Any]]] = {
+        f"pairs-{split}": _pairs(splits[split], seed, f"pairs-{split}")
+        for split in ("train", "eval")
+    }
+    generator, files["sft"] = stream(seed, "sft"), []
+    for _ in range(ROWS["sft"]):
+        prompt = generator.choice(splits["train"])
+        answer = sample_answer(prompt.topic.severity, generator)
+        files["sft"].append({"prompt": prompt.text, "response": render(prompt.topic, answer)})
+    for split, prompts in splits.items():
+        files[f"prompts-{split}"] = [{"prompt": prompt.text} for prompt in prompts]
+    for name, rows in files.items():
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         atomic_write_text(folder / f"{name}.jsonl", "".join(lines))
-
-    splits = split_prompts(seed)
-    rows = _sft_rows(splits["train"], stream(seed, "sft"))
-    write("sft", rows)
-    for split, count in (("train", TRAIN_PAIRS), ("eval", EVAL_PAIRS)):
-        name = f"pairs-{split}"
-        write(name, _pairs(splits[split], count, stream(seed, name)))
-    for split, prompts in splits.items():
-        write(f"prompts-{split}", ({"prompt": p.text} for p in prompts))
+    rows = files["sft"]
     tokenizer = train_tokenizer([text for row in rows for text in row.values()])
     template = SafeRlhfTemplate(tokenizer)
     texts = [template.prompt(p.text) for prompts in splits.values() for p in prompts]
@@ -108,33 +98,25 @@ def build_world(folder: str | Path, seed: int) -> World:
     return World(folder, **lengths)
 
 
-def _sft_rows(prompts: Sequence[Prompt], generator: random.Random) -> list[dict[str, str]]:
-    rows = []
-    for _ in range(SFT_ROWS):
-        prompt = generator.choice(prompts)
-        answer = sample_answer(prompt.topic.severity, generator)
-        rows.append({"prompt": prompt.text, "response": render(prompt.topic, answer)})
-    return rows
-
-
-def _pairs(
-    prompts: Sequence[Prompt], count: int, generator: random.Random
-) -> list[dict[str, str | int]]:
+def _pairs(prompts: Sequence[Prompt], seed: int, name: str) -> list[dict[str, Any]]:
     """Pairs of answers that differ in meaning, labelled by Bradley-Terry per objective."""
-    rows: list[dict[str, str | int]] = []
-    while len(rows) < count:
+    rows: list[dict[str, Any]] = []
+    generator = stream(seed, name)
+    while len(rows) < ROWS[name]:
         prompt = generator.choice(prompts)
         answers = [sample_answer(prompt.topic.severity, generator) for _ in range(2)]
         if answers[0].meaning == answers[1].meaning:
             continue
         texts = [render(prompt.topic, answer) for answer in answers]
         scores = [score_parts(parse(text, prompt.topic), prompt.topic) for text in texts]
-        labels = {
-            f"better_{name}": preference_label([score[index] for score in scores], generator)
-            for index, name in enumerate(OBJECTIVES)
+        pair: dict[str, Any] = {
+            "prompt": prompt.text,
+            "response_0": texts[0],
+            "response_1": texts[1],
         }
-        pair = {"prompt": prompt.text, "response_0": texts[0], "response_1": texts[1]}
-        rows.append({**pair, **labels})
+        for objective, of_both in zip(OBJECTIVES, zip(*scores, strict=True), strict=True):
+            pair[f"better_{objective}"] = preference_label(of_both, generator)
+        rows.append(pair)
     return rows
 
 
@@ -170,23 +152,13 @@ def train_tokenizer(texts: Sequence[str]) -> Any:
 
 
 def write_base_model(folder: Path, tokenizer: Any, seed: int) -> None:
-    """A Llama of width 64 with 3 layers, untrained, float32."""
+    """A Llama of the form that ``corpus.yaml`` names, untrained, float32."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=160,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        initializer_range=0.04,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    tokens = {
+        f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")
+    }
+    config = LlamaConfig(vocab_size=len(tokenizer), **MODEL, **tokens)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         with naming(folder):
@@ -201,9 +173,8 @@ class WorldOptions(Options):
     seed: kinds.Seed = option(42)
 
 
-COMMAND = Program(
-    WorldOptions, PROGRAM, example=f"{PROGRAM} --output_dir runs/miniature/world --seed 1"
-)
+EXAMPLE = f"{PROGRAM} --output_dir runs/miniature/world --seed 1"
+COMMAND = Program(WorldOptions, PROGRAM, example=EXAMPLE)
 
 
 @one_line_errors

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.data.template import (
@@ -20,6 +19,7 @@ from safe_rlhf_panacea.data.template import (
     special_tokens,
     tokenize,
 )
+from safe_rlhf_panacea.data.tokenized import pad
 from safe_rlhf_panacea.distributed import unwrap
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.passes import by_row
@@ -70,12 +70,17 @@ class RewardModel:
         return responses.once(self, lambda: self._run(responses))
 
     def _run(self, responses: Responses) -> torch.Tensor:
+        ids, mask = responses.input_ids, responses.attention_mask
         if not self.reads_policy_tokens:
-            ids, mask = self._own_tokens(responses)
+            device = ids.device
+            ids, mask = (part.to(device) for part in self._own_tokens(responses))
         elif self.is_classifier:
-            ids, mask = _padded_right(responses, self.own_tokenizer.pad_token_id)
-        else:
-            ids, mask = responses.input_ids, responses.attention_mask
+            # Without the padding between rows: it may count positions from the first column.
+            order = (~mask.bool()).sort(dim=-1, stable=True).indices  # tokens first, in their order
+            ids, mask = ids.gather(-1, order), mask.bool().gather(-1, order)
+            width = int(mask.sum(dim=-1).max())
+            ids = ids.masked_fill(~mask, self.own_tokenizer.pad_token_id)[:, :width]
+            mask = mask[:, :width]
         if self.is_classifier:
 
             def logits(part: Any) -> torch.Tensor:
@@ -102,13 +107,10 @@ class RewardModel:
             rows = list(map(self._conversation, responses.examples, answers, ended))
         longest = self.own_tokenizer.model_max_length
         cut = [torch.tensor(row[:longest]) for row in rows]
-        padded = pad_sequence(cut, batch_first=True, padding_value=self.own_tokenizer.pad_token_id)
-        mask = pad_sequence([torch.ones_like(row) for row in cut], batch_first=True)
-        device = responses.input_ids.device
-        return padded.to(device), mask.bool().to(device)
+        return pad(cut, self.own_tokenizer.pad_token_id)
 
     def _conversation(self, example: Mapping[str, Any], answer: str, ended: bool) -> list[int]:
-        """In the model's own chat template."""
+        """The model's own tokens of a prompt and its answer, in its own chat template."""
         if self.own_template is not None:
             turns, system = example["input"], example.get("system")
             return self.own_template.conversation_ids(turns, answer, ended, system)
@@ -126,22 +128,10 @@ class RewardModel:
         end = self.own_tokenizer.eos_token_id
         special = control_pattern(special_tokens(self.own_tokenizer))
         rows = tokenize(self.own_tokenizer, [as_text(text, special) for text in texts])
-        if end is None:
-            return rows
-        # Some tokenizers write it behind every text.
-        return [
-            [*row, end] if has_ended and row[-1:] != [end] else row
-            for row, has_ended in zip(rows, ended, strict=True)
-        ]
-
-
-def _padded_right(responses: Responses, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Without the padding between rows: a classifier may count positions from the first column."""
-    mask = responses.attention_mask.bool()
-    order = (~mask).sort(dim=-1, stable=True).indices  # the tokens first, in their order
-    ids, mask = responses.input_ids.gather(-1, order), mask.gather(-1, order)
-    width = int(mask.sum(dim=-1).max())
-    return ids.masked_fill(~mask, pad)[:, :width], mask[:, :width]
+        for row, has_ended in zip(rows, ended, strict=True):
+            if has_ended and end is not None and row[-1:] != [end]:  # some write it behind all
+                row.append(end)
+        return rows
 
 
 class RewardEnsemble:
@@ -196,12 +186,10 @@ class RewardEnsemble:
     def check_columns(
         self, examples: Sequence[Mapping[str, Any] | None] | None, source: str
     ) -> None:
-        """Refuse data that lack a column which a function needs.
+        """Refuse data, called ``source``, that lack a column which a function needs.
 
-        Args:
-            examples: the raw samples, None where one is not known; None: Safe-RLHF's own data
-                sets, which keep none.
-            source: what the data are called.
+        ``examples`` are the raw samples, None where one is not known; None in place of all:
+        Safe-RLHF's own data sets, which keep none.
         """
         for function in (one for one in self.scorers if isinstance(one, FunctionReward)):
             for name in function.columns:

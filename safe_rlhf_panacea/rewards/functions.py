@@ -21,18 +21,16 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.io import address_of
 from safe_rlhf_panacea.rewards.responses import (
     OF_RUN,
+    OURS,
+    TRL,
     Responses,
     RewardState,
-    Source,
     checked_scores,
-    given_to,
 )
 
 FUNCTION = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)(?:\?(.*))?", re.DOTALL)
-Options = dict[str, float | str]
 FRAMES = 3  # of a user's code, that a message shows
 INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
-Parameters = Mapping[str, inspect.Parameter]
 Function = Callable[..., Any]
 
 
@@ -41,17 +39,20 @@ def is_function(path: str) -> bool:
     return FUNCTION.fullmatch(path) is not None and not Path(path).exists()
 
 
-def function_address(path: str) -> tuple[str, frozenset[str]]:
-    """A function and its options, in whatever order they stand."""
-    module, name, options = _parts(path)
-    return f"{module}:{name}", frozenset(_items(options or ""))
+def path_of(function: str | Function) -> str:
+    """How a function is called in messages and records: its path."""
+    return function if isinstance(function, str) else address_of(function)
 
 
-def _parts(path: str) -> tuple[str | Any, ...]:
-    """Module, name, and options or None."""
+def parts_of(path: str) -> tuple[str, str, list[str]]:
+    """Module, function and options ``name=value`` of a function's path.
+
+    A value may hold commas that no ``name=`` follows.
+    """
     if (match := FUNCTION.fullmatch(path)) is None:
         raise UserError(f"{path}: not of the form module:function")
-    return match.groups()
+    module, name, options = match.groups()
+    return module, name, list(filter(None, re.split(r",(?=[A-Za-z_]\w*=)", options or "")))
 
 
 class FunctionReward:
@@ -65,10 +66,10 @@ class FunctionReward:
     Any other argument without a default is a column of the data set, a list of B values;
     ``**others`` gets all columns that are left.
 
-    A function of TRL's signature (``responses.given_to``) gets TRL's arguments instead:
-    ``completions``, ``prompts`` as the data have them (both messages where the data have
-    messages), ``completion_ids``, ``trainer_state``, ``log_metric``, ``log_extra`` and columns,
-    all of them in its ``**kwargs``.
+    A function of TRL's signature, which names ``completions`` or ``completion_ids``, or takes
+    ``**kwargs`` and names no responses, gets TRL's arguments instead: ``completions``, ``prompts``
+    as the data have them (both messages where the data have messages), ``completion_ids``,
+    ``trainer_state``, ``log_metric``, ``log_extra`` and columns, all of them in its ``**kwargs``.
 
     It returns B finite numbers, or None in the rows where its objective does not count; it may be
     ``async``.
@@ -92,49 +93,57 @@ class FunctionReward:
     ) -> None:
         """Find the function; a ``UserError`` where it is not there or does not take what it must.
 
-        Args:
-            function: it, or its path: see above.
-            tokenizer: the policy's.
-            stop_ids: the policy's tokens that end a response.
-            state: of the training, if it is asked for.
+        ``function`` may be its path; ``tokenizer`` is the policy's, ``stop_ids`` its tokens that
+        end a response, and ``state`` that of the training.
         """
         self.path = path = path_of(function)
-        self._policy = tokenizer, stop_ids, state or RewardState()
-        self._function, self._options = (
-            _load_function(function) if isinstance(function, str) else (function, {})
-        )
-        parameters = _parameters(self._function, path)
+        self._policy, self._state = (tokenizer, stop_ids), state or RewardState()
+        self._function = _load_function(function) if isinstance(function, str) else function
+        try:
+            parameters = inspect.signature(self._function).parameters
+        except (TypeError, ValueError):  # some that are written in C
+            raise UserError(f"{path} does not say which arguments it takes") from None
+        items = parts_of(path)[2] if isinstance(function, str) else []
+        self._options = dict(_option(item, parameters, path) for item in items)
         kinds = [parameter.kind for parameter in parameters.values()]
         self._takes_all = inspect.Parameter.VAR_KEYWORD in kinds
-        self._named = set(parameters) - set(self._options)
+        self._named = names = {*parameters} - {*self._options}
+        ours = names & {"responses", "response_ids", "response_lengths"}
+        is_trl = bool(names & {"completions", "completion_ids"}) or (self._takes_all and not ours)
+        wanted = names | {*TRL, *OF_RUN} if is_trl and self._takes_all else names
+        # A default of its own comes before what the run would give.
         own = {n for n, p in parameters.items() if n in OF_RUN and p.default not in (p.empty, None)}
-        self._by_row, self._of_run = given_to(
-            self._named, takes_all=self._takes_all, options=own | {*self._options}
-        )
+        wanted = wanted - own - {*self._options}
+        of_rows = {**OURS, **TRL} if is_trl else OURS
+        self._by_row = {name: make for name, make in of_rows.items() if name in wanted}
+        self._of_run = {name: make for name, make in OF_RUN.items() if name in wanted}
         known = {*self._by_row, *self._of_run, *self._options}
-        needed = [name for name, parameter in parameters.items() if _is_needed(parameter)]
-        for name, parameter in parameters.items():  # refused now, not at the first response
-            wanted = name in known or name in needed
-            if wanted and parameter.kind == inspect.Parameter.POSITIONAL_ONLY:
+        self.columns = []
+        for name, parameter in parameters.items():
+            variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            is_column = parameter.default is parameter.empty and not variable and name not in known
+            if is_column:
+                self.columns.append(name)
+            # Refused now, not at the first response.
+            if parameter.kind == parameter.POSITIONAL_ONLY and (is_column or name in known):
                 raise UserError(f"{path}: {name} must be an argument that can be given by name")
-        self.columns = [name for name in needed if name not in known]
         self.logs = "log_metric" in self._of_run
         is_async = inspect.iscoroutinefunction
         self.is_async = is_async(self._function) or is_async(type(self._function).__call__)
 
     def __call__(self, responses: Responses) -> torch.Tensor:
         """Its scores, size = (B,), float32; NaN where it gave None."""
-        source = Source(responses, *self._policy)
         try:
-            given = {name: make(source) for name, make in self._by_row.items()}
+            given = {name: make(responses, *self._policy) for name, make in self._by_row.items()}
             given |= {name: responses.column(name) for name in self.columns}
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
         if self._takes_all:
-            others = responses.columns - self._named - {*self._by_row, *self._of_run}
-            given |= {name: responses.column(name) for name in sorted(others - {*self._options})}
-        of_run = {name: make(source) for name, make in self._of_run.items()}
-        values = self._call(given, of_run, len(responses))
+            known = self._named | {*self._by_row, *self._of_run, *self._options}
+            given |= {name: responses.column(name) for name in sorted(responses.columns - known)}
+        of_run = {name: make(responses, self._state) for name, make in self._of_run.items()}
+        call = functools.partial(self._function, **of_run, **self._options)
+        values = self._run(call, given, len(responses))
         for column, logged in responses.extra.items():
             if len(logged) != len(responses):
                 raise UserError(
@@ -143,34 +152,22 @@ class FunctionReward:
                 )
         return checked_scores(values, self.path, responses.input_ids)
 
-    def _call(self, given: dict[str, Any], of_run: dict[str, Any], rows: int) -> Any:
+    def _run(self, call: Function, given: dict[str, Any], rows: int) -> Any:
+        """What the function returns; an error names the first row that alone raises one too."""
         try:
-            return _finished(self._function(**given, **of_run, **self._options))
+            return _finished(call(**given))
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
         except (Exception, SystemExit) as error:
-            row = self._failing_row(given, of_run, rows)
-            where = "" if row is None else f" in row {row}"
+            where = ""
+            for row in range(rows):
+                try:
+                    _finished(call(**{name: v[row : row + 1] for name, v in given.items()}))
+                except (Exception, SystemExit):
+                    where = f" in row {row}"
+                    break
             told = f"{type(error).__name__}: {error}".rstrip(": ")
             raise UserError(f"{self.path} raised {told}{where}{_at(error)}") from error
-
-    def _failing_row(self, given: dict[str, Any], of_run: dict[str, Any], rows: int) -> int | None:
-        """The first row that it raises for when it is given no other."""
-        for row in range(rows):
-            try:
-                alone = {name: values[row : row + 1] for name, values in given.items()}
-                _finished(self._function(**alone, **of_run, **self._options))
-            except (Exception, SystemExit):
-                return row
-        return None
-
-
-def path_of(function: str | Function) -> str:
-    """How a function is called in messages and records: its path."""
-    return function if isinstance(function, str) else address_of(function)
-
-
-# -- functions that are async -------------------------------------------------------------
 
 
 @functools.cache
@@ -201,15 +198,6 @@ def _finished(result: Any) -> Any:
     return value
 
 
-def _is_needed(parameter: inspect.Parameter) -> bool:
-    """Whether there is nothing else that an argument could be."""
-    variable = (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    return parameter.default is parameter.empty and parameter.kind not in variable
-
-
-# -- where a user's code fails ----------------------------------------------------------
-
-
 def _at(error: BaseException) -> str:
     """The last lines of the user's own code, not a library's, that led to an error; last first."""
     frames = [
@@ -218,18 +206,12 @@ def _at(error: BaseException) -> str:
         if frame.filename not in (__file__, importlib.__file__) and Path(frame.filename).is_file()
     ]
     own = [frame for frame in frames if not frame.filename.startswith(INSTALLED)] or frames
-    return "".join(
-        f"{', called from' if place else ', at'} {frame.filename}:{frame.lineno} in {frame.name} "
-        f"({frame.line})"
-        for place, frame in enumerate(reversed(own[-FRAMES:]))
-    )
+    places = [f"{f.filename}:{f.lineno} in {f.name} ({f.line})" for f in reversed(own[-FRAMES:])]
+    return f", at {', called from '.join(places)}" if places else ""
 
 
-# -- from the command line to a function ----------------------------------------------
-
-
-def _load_function(path: str) -> tuple[Function, Options]:
-    module_name, name, text = _parts(path)
+def _load_function(path: str) -> Function:
+    module_name, name, _ = parts_of(path)
     try:
         function = getattr(importlib.import_module(module_name), name, None)
     except (Exception, SystemExit) as error:  # a user's module may fail as any program may
@@ -239,47 +221,30 @@ def _load_function(path: str) -> tuple[Function, Options]:
         ) from error
     if not callable(function):
         raise UserError(f"{path}: {module_name} has no function {name}")
-    return function, _options(text or "", _parameters(function, path), path)
+    return function
 
 
-def _parameters(function: Function, path: str) -> Parameters:
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError):  # some that are written in C
-        raise UserError(f"{path} does not say which arguments it takes") from None
-
-
-def _items(text: str) -> list[str]:
-    """``name=value`` each; a value may hold commas that no ``name=`` follows."""
-    return list(filter(None, re.split(r",(?=[A-Za-z_]\w*=)", text)))
-
-
-def _options(text: str, parameters: Parameters, path: str) -> Options:
-    options: Options = {}
-    for item in _items(text):
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise UserError(f"{path}: {item!r} is not of the form name=value")
-        if name not in parameters:
-            raise UserError(f"{path}: it takes no {name}; it takes {', '.join(parameters)}")
-        options[name] = _option(item, value, parameters[name], path)
-    return options
-
-
-def _option(item: str, text: str, parameter: inspect.Parameter, path: str) -> float | str:
-    """A value of the parameter's type, or where it may be anything, a number if the text is one."""
-    annotation, default = parameter.annotation, type(parameter.default)
-    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    kinds = set(re.findall(r"\w+", name))  # of `int | None` both
+def _option(
+    item: str, parameters: Mapping[str, inspect.Parameter], path: str
+) -> tuple[str, float | str]:
+    """A name and its value, of the parameter's type, else a number where the text is one."""
+    name, equals, text = item.partition("=")
+    if not equals:
+        raise UserError(f"{path}: {item!r} is not of the form name=value")
+    if name not in parameters:
+        raise UserError(f"{path}: it takes no {name}; it takes {', '.join(parameters)}")
+    annotation, default = parameters[name].annotation, type(parameters[name].default)
+    written = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    kinds = set(re.findall(r"\w+", written))  # of `int | None` both
     if "str" in kinds or default is str:
-        return text
+        return name, text
     if "bool" in kinds or default is bool:
         if text.lower() not in ("true", "false"):
             raise UserError(f"{path}: {item!r} is not of the form name=true or name=false")
-        return text.lower() == "true"
+        return name, text.lower() == "true"
     only_whole = "int" in kinds and "float" not in kinds
     if (only_whole or default is int) and re.fullmatch(r"[+-]?\d+", text):
-        return int(text)
+        return name, int(text)
     if only_whole:
         raise UserError(f"{path}: {item!r} is not of the form name=whole number")
     try:
@@ -287,7 +252,7 @@ def _option(item: str, text: str, parameter: inspect.Parameter, path: str) -> fl
     except ValueError:
         if "float" in kinds or default in (int, float):
             raise UserError(f"{path}: {item!r} is not of the form name=number") from None
-        return text
+        return name, text
     if not math.isfinite(number):
         raise UserError(f"{path}: {item!r} is not finite")
-    return number
+    return name, number

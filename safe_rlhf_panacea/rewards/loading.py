@@ -81,8 +81,14 @@ class RewardLoading:
         else:
             tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
             config.pad_token_id = tokenizer.pad_token_id
-        if most := _longest(model):
-            tokenizer.model_max_length = min(tokenizer.model_max_length, most)
+        positions = getattr(config, "max_position_embeddings", None)
+        if isinstance(positions, int) and positions > 0:
+            for name, module in model.named_modules():
+                padding = getattr(module, "padding_idx", None)
+                if name.endswith("position_embeddings") and padding is not None:
+                    positions -= padding + 1  # RoBERTa counts from behind the padding's
+                    break
+            tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
         return model.eval(), tokenizer
 
     def _tokenizer(self, name: str) -> Any:
@@ -122,18 +128,6 @@ class RewardLoading:
         return any(kind.endswith(CLASSIFIER) for kind in config.architectures or ())
 
 
-def _longest(model: Any) -> int | None:
-    """How many tokens a model reads, if it says so."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions <= 0:
-        return None
-    for name, module in model.named_modules():
-        padding = getattr(module, "padding_idx", None)
-        if name.endswith("position_embeddings") and padding is not None:
-            return positions - padding - 1  # RoBERTa counts from behind the padding's
-    return positions
-
-
 def load_rewards(
     specs: Sequence[RewardSpec],
     tokenizer: Any,
@@ -143,12 +137,8 @@ def load_rewards(
 ) -> RewardEnsemble:
     """What scores each objective; functions are found now and not after the loading.
 
-    Args:
-        specs: one per objective.
-        tokenizer: the policy's.
-        stop_ids: the policy's tokens that end a response.
-        loading: how models are loaded.
-        load_own: path and role to a score model, where it is not for ``loading`` to load.
+    ``tokenizer`` is the policy's, ``stop_ids`` its tokens that end a response. ``load_own`` loads
+    a score model of a path and a role, where that is not for ``loading`` to do.
     """
     state = RewardState()
     scorers: dict[str, Scorer] = {

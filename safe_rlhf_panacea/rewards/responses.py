@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any
@@ -56,33 +56,31 @@ class Responses:
 
     def prompts(self, tokenizer: Any) -> list[str]:
         """As the policy reads them, with the template, without special tokens."""
-        return self._texts("prompts", tokenizer, slice(0, self.prompt_length))
+        return self._texts(tokenizer, slice(0, self.prompt_length))
 
     def responses(self, tokenizer: Any) -> list[str]:
         """As text, without special tokens."""
-        return self._texts("responses", tokenizer, slice(self.prompt_length, None))
+        return self._texts(tokenizer, slice(self.prompt_length, None))
 
-    def _texts(self, key: str, tokenizer: Any, part: slice) -> list[str]:
+    def _texts(self, tokenizer: Any, part: slice) -> Any:
         def decode() -> list[str]:
             texts = tokenizer.batch_decode(self.input_ids[:, part], skip_special_tokens=True)
             return [text.strip() for text in texts]
 
-        texts: list[str] = self.once(key, decode)
-        return texts
+        return self.once(("texts", part.start), decode)
 
     def prompt_ids(self) -> list[list[int]]:
         """Token ids without padding."""
-        return self._ids("prompt_ids", slice(0, self.prompt_length))
+        return self._ids(slice(0, self.prompt_length))
 
     def response_ids(self) -> list[list[int]]:
         """Token ids without padding, the end token included."""
-        return self._ids("response_ids", slice(self.prompt_length, None))
+        return self._ids(slice(self.prompt_length, None))
 
-    def _ids(self, key: str, part: slice) -> list[list[int]]:
+    def _ids(self, part: slice) -> Any:
         mask = self.attention_mask[:, part].bool()
         rows = zip(self.input_ids[:, part], mask, strict=True)
-        ids: list[list[int]] = self.once(key, lambda: [row[kept].tolist() for row, kept in rows])
-        return ids
+        return self.once(("ids", part.start), lambda: [row[kept].tolist() for row, kept in rows])
 
     def response_lengths(self, stop_ids: Sequence[int]) -> torch.Tensor:
         """In tokens, without those that end a response, int64, size = (B,)."""
@@ -115,8 +113,7 @@ class Responses:
 
     def turns(self) -> list[list[str]]:
         """Of each conversation, without its response: user, assistant, ..., user."""
-        inputs = self.column("input")
-        return [[turns] if isinstance(turns, str) else list(turns) for turns in inputs]
+        return list(map(_turns, self.column("input")))
 
     @property
     def columns(self) -> set[str]:
@@ -138,21 +135,24 @@ class Responses:
         self.extra[column] = list(values)
 
 
+def _turns(turns: Any) -> list[str]:
+    return [turns] if isinstance(turns, str) else list(turns)
+
+
 def _is_conversation(example: Mapping[str, Any]) -> bool:
     """Whether a sample is one of messages: a list of turns, or with a system prompt."""
     return bool(example.get("system")) or not isinstance(example.get("input", ""), str)
 
 
 def _messages(example: Mapping[str, Any]) -> list[dict[str, str]]:
-    turns = [example["input"]] if isinstance(example["input"], str) else example["input"]
-    system = example.get("system")
-    messages = [{"role": "system", "content": system}] if system else []
-    for place, text in enumerate(turns):
-        messages.append({"role": "assistant" if place % 2 else "user", "content": text})
-    return messages
+    roles = ("user", "assistant")
+    said = [(roles[i % 2], text) for i, text in enumerate(_turns(example["input"]))]
+    if system := example.get("system"):
+        said.insert(0, ("system", system))
+    return [{"role": role, "content": text} for role, text in said]
 
 
-# -- what functions are given ---------------------------------------------------------------
+# -- what functions are given and return ----------------------------------------------------
 
 
 @dataclass
@@ -185,77 +185,36 @@ class RewardState:
         return {name: sum(values) / len(values) for name, values in sorted(found.items())}
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where arguments come from; ``stop_ids`` are the tokens that end a response."""
-
-    responses: Responses
-    tokenizer: Any
-    stop_ids: Sequence[int]
-    state: RewardState
-
-
-Arguments = Mapping[str, Callable[[Source], Any]]
-# By argument: B values each.
+Arguments = Mapping[str, Callable[..., Any]]
+# By argument, made of the responses, the policy's tokenizer and its tokens that end a response:
+# B values each.
 OURS: Arguments = {
-    "prompts": lambda source: source.responses.prompts(source.tokenizer),
-    "responses": lambda source: source.responses.responses(source.tokenizer),
-    "response_lengths": lambda source: source.responses.response_lengths(source.stop_ids),
-    "prompt_ids": lambda source: source.responses.prompt_ids(),
-    "response_ids": lambda source: source.responses.response_ids(),
-    "turns": lambda source: source.responses.turns(),
+    "prompts": lambda responses, tokenizer, _: responses.prompts(tokenizer),
+    "responses": lambda responses, tokenizer, _: responses.responses(tokenizer),
+    "response_lengths": lambda responses, _, stop_ids: responses.response_lengths(stop_ids),
+    "prompt_ids": lambda responses, *_: responses.prompt_ids(),
+    "response_ids": lambda responses, *_: responses.response_ids(),
+    "turns": lambda responses, *_: responses.turns(),
 }
 TRL: Arguments = {
-    "prompts": lambda source: source.responses.raw_prompts(source.tokenizer),
-    "completions": lambda source: source.responses.completions(source.tokenizer),
-    "completion_ids": lambda source: source.responses.response_ids(),
+    "prompts": lambda responses, tokenizer, _: responses.raw_prompts(tokenizer),
+    "completions": lambda responses, tokenizer, _: responses.completions(tokenizer),
+    "completion_ids": lambda responses, *_: responses.response_ids(),
 }
-# One for the whole batch.
+# Made of the responses and the state of the training: one for the whole batch.
 OF_RUN: Arguments = {
-    "step": lambda source: source.state.global_step,
-    "trainer_state": lambda source: source.state,
-    "log_metric": lambda source: source.state.log_metric,
-    "log_extra": lambda source: source.responses.log_extra,
+    "step": lambda _, state: state.global_step,
+    "trainer_state": lambda _, state: state,
+    "log_metric": lambda _, state: state.log_metric,
+    "log_extra": lambda responses, _: responses.log_extra,
 }
-
-
-def given_to(
-    names: set[str], *, takes_all: bool, options: Collection[str] = ()
-) -> tuple[Arguments, Arguments]:
-    """What a function is given besides columns of the data set.
-
-    A function is one for TRL if it names ``completions`` or ``completion_ids``, or takes
-    ``**kwargs``, among which these must be, since it names no responses.
-
-    Args:
-        names: of its arguments.
-        takes_all: whether it takes ``**kwargs``; TRL's have everything there.
-        options: further names, which are given something else.
-
-    Returns:
-        Arguments with a value for each response, and arguments of the run.
-    """
-    ours = names & {"responses", "response_ids", "response_lengths"}
-    is_trl = bool(names & {"completions", "completion_ids"}) or (takes_all and not ours)
-    wanted = (names | {*TRL, *OF_RUN} if is_trl and takes_all else names) - {*options}
-    tables = ({**OURS, **TRL} if is_trl else OURS), OF_RUN
-    by_row, of_run = ({k: v for k, v in table.items() if k in wanted} for table in tables)
-    return by_row, of_run
-
-
-# -- what functions return ------------------------------------------------------------------
 
 
 def checked_scores(values: Any, path: str, like: torch.Tensor) -> torch.Tensor:
-    """What a function returned as scores, size = (B,), float32; NaN where it returned None.
+    """What the function ``path`` returned as scores, size = (B,), float32; NaN where it gave None.
 
-    Args:
-        values: what it returned.
-        path: the function's, for messages.
-        like: size = (B, ...), on the device of the scores.
-
-    Raises:
-        UserError: it is not one finite number or None for each response.
+    ``like``, size = (B, ...), is on the device of the scores. A ``UserError`` says that it did not
+    return one finite number or None for each response.
     """
     missing = torch.tensor(False)
     if getattr(values, "dtype", None) == np.dtype(object):

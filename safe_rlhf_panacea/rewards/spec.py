@@ -15,7 +15,7 @@ from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.models.loading import LoadedModel
 from safe_rlhf_panacea.preference import check_objective_names
 from safe_rlhf_panacea.records import misfit
-from safe_rlhf_panacea.rewards.functions import Function, function_address, is_function, path_of
+from safe_rlhf_panacea.rewards.functions import Function, is_function, parts_of, path_of
 
 # Rewards are in single precision, and so are what they are divided by and its inverse.
 SMALLEST, LARGEST = 1e-30, 1e30
@@ -57,15 +57,15 @@ class RewardSpec:
     @property
     def model_path(self) -> str | LoadedModel:
         """The path without the label, or the model."""
-        return self._parts[0]
+        return self._model[0]
 
     @property
     def label(self) -> str | None:
         """What stands after the ``#``, if anything does."""
-        return self._parts[1]
+        return self._model[1]
 
     @property
-    def _parts(self) -> tuple[str | LoadedModel, str | None]:
+    def _model(self) -> tuple[str | LoadedModel, str | None]:
         if isinstance(self.path, LoadedModel):
             return self.path, None if self.path.label is None else str(self.path.label)
         if not isinstance(self.path, str):
@@ -79,11 +79,12 @@ class RewardSpec:
     def scorer(self) -> tuple[str, object]:
         """What scores it, the same for every way to write it."""
         if isinstance(self.path, LoadedModel):
-            return str(self.path), (id(self.path.model), self.path.label)
+            return self.address, (id(self.path.model), self.path.label)
         if not isinstance(self.path, str):
-            return path_of(self.path), id(self.path)
+            return self.address, id(self.path)
         if self.is_function:
-            return function_address(self.path)
+            module, name, options = parts_of(self.path)
+            return f"{module}:{name}", frozenset(options)
         path = os.path.expanduser(str(self.model_path))
         return os.path.realpath(path) if os.path.exists(path) else path, self.label
 
@@ -101,11 +102,15 @@ def _numbers(pairs: Sequence[tuple[str, str]], flag: str, names: Sequence[str]) 
                 f"{flag} names {name!r}, which has no reward model (known: {', '.join(names)})"
             )
         try:
-            values[name] = float(text)
+            value = values[name] = float(text)
         except ValueError:
             raise UserError(f"{flag} {name}={text}: not a number") from None
-        if not math.isfinite(values[name]):
+        if not math.isfinite(value):
             raise UserError(f"{flag} {name}={text}: must be finite")
+        if flag == "--reward_scales" and value <= 0:
+            raise UserError(f"{flag} {name}={value:g}: must be positive (use a sign)")
+        if flag == "--reward_signs" and value not in (1.0, -1.0):
+            raise UserError(f"{flag} {name}={value:g}: must be 1 or -1")
     return values
 
 
@@ -118,12 +123,9 @@ def reward_specs(
 ) -> list[RewardSpec]:
     """Put the command line's ``name=value`` pairs together; a ``UserError`` where they do not fit.
 
-    Args:
-        models: name and path of each reward model, or a function, in the order of λ.
-        scales: positive factors by name, 1 where not given.
-        signs: 1 or -1 by name, 1 where not given.
-        shifts: what is subtracted from the score, by name, 0 where not given.
-        objectives: if given, the order of λ; each must have a reward model.
+    ``models`` are a name and a path or function for each objective, in the order of λ;
+    ``objectives``, if given, are that order, and each must have a reward model. Scales are
+    positive, signs 1 or -1; shifts are subtracted from scores.
     """
     names = [name for name, _ in models]
     check_objective_names(names)
@@ -141,12 +143,6 @@ def reward_specs(
     scale = _numbers(scales, "--reward_scales", names)
     sign = _numbers(signs, "--reward_signs", names)
     shift = _numbers(shifts, "--reward_shifts", names)
-    for name, value in scale.items():
-        if value <= 0:
-            raise UserError(f"--reward_scales {name}={value:g}: must be positive (use a sign)")
-    for name, value in sign.items():
-        if value not in (1.0, -1.0):
-            raise UserError(f"--reward_signs {name}={value:g}: must be 1 or -1")
     specs: list[RewardSpec] = []
     seen: dict[object, str] = {}
     for name in objectives or names:
@@ -170,12 +166,9 @@ def reward_specs(
 def write_calibration(path: str | Path, names: Sequence[str], rewards: torch.Tensor) -> None:
     """Write ``mean``, ``std`` and the number of ``responses`` by objective, as JSON.
 
-    Args:
-        path: the file.
-        names: the objectives.
-        rewards: of the initial model's responses, as the models gave them, size = (N, m); NaN
-            where an objective does not count, which ``responses`` leaves out. A ``UserError``
-            where an objective gives every response the same, or counts for none.
+    ``rewards``, size = (N, m), are those of the initial model's responses, as the models gave
+    them; NaN where an objective does not count, which ``responses`` leaves out. A ``UserError``
+    tells of an objective that gives every response the same, or counts for none.
     """
     entries = {}
     for name, column in zip(names, rewards.double().unbind(dim=-1), strict=True):
@@ -195,8 +188,8 @@ def write_calibration(path: str | Path, names: Sequence[str], rewards: torch.Ten
 def apply_calibration(specs: Sequence[RewardSpec], path: str | Path) -> list[RewardSpec]:
     """Standardise every reward: the mean subtracted, divided by the standard deviation.
 
-    Raises:
-        UserError: the file is missing or lacks an objective, or the rewards are scaled already.
+    A ``UserError`` says that the file is missing or lacks an objective, or that the rewards are
+    scaled already.
     """
     entries = read_json(path)
     calibrated = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ def page_facts(
         "max_tokens": max_new_tokens,
         "tokens": min(max_new_tokens, max_length // 2, TOKENS),
         "front": front,
-        "examples": asdict(examples),
+        "examples": examples.model_dump(),
     }
 
 

@@ -19,8 +19,7 @@ from transformers.cache_utils import DynamicLayer
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward.ways import by_loop, fits
-from safe_rlhf_panacea.serving.choosing import Chooser
-from safe_rlhf_panacea.serving.jobs import Job
+from safe_rlhf_panacea.serving.jobs import Chooser, Job
 
 ATTENTION = {"full_attention", "sliding_attention"}
 WINDOWS = ("sliding_window", "window_size")  # the latter is GPT-Neo's

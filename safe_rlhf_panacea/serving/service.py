@@ -16,9 +16,8 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from safe_rlhf_panacea.respond import PanaceaModel
-from safe_rlhf_panacea.serving.choosing import Sampling
 from safe_rlhf_panacea.serving.engine import Engine
-from safe_rlhf_panacea.serving.jobs import Job, Piece, TextStream
+from safe_rlhf_panacea.serving.jobs import Job, Piece, Sampling, TextStream
 from safe_rlhf_panacea.serving.protocol import ApiError, ChatRequest, CompletionRequest, Reply
 from safe_rlhf_panacea.serving.rules import Rules
 

@@ -94,7 +94,7 @@ class Small(Run):
             held_out = [row["prompt"] for row in rows("eval")]
             step = len(held_out) // EXAMPLES + 1  # another topic and another phrase each time
             examples = held_out[::step]
-            write_examples(self.adapter, Examples(examples, NOTE))
+            write_examples(self.adapter, Examples(prompts=examples, note=NOTE))
         result = FrontResult.load(folder)
         seconds = {**stopwatch.seconds, "total": round(sum(stopwatch.seconds.values()), 2)}
         results = {"settings": vars(self.settings), "seed": self.seed}

@@ -48,13 +48,11 @@ def test_options_are_frozen_and_changed_in_a_copy():
     ("values", "message"),
     [
         ({"lora_dim": 0}, "--lora_dim: 0 is not a positive integer"),
-        ({"lora_dim": 1.5}, "--lora_dim: 1.5 is not a positive integer"),
         ({"seed": True}, "--seed: True is not a seed"),
         ({"lr": "fast"}, "--lr: 'fast' is not a number"),
         ({"lr": float("inf")}, "--lr: inf is not a number of at least 0"),
         ({"bf16": "maybe"}, "--bf16: 'maybe' is neither true nor false"),
         ({"zero_stage": 4}, "--zero_stage: invalid choice: 4 (choose from '0', '1', '2', '3')"),
-        ({"report_to": ["wandb", "x"]}, "--report_to: invalid choice: 'x'"),
         ({"output_dir": 3}, "--output_dir: 3 is not text"),
         ({"epochs": None}, "--epochs: None is not a positive integer"),
         (
@@ -63,7 +61,6 @@ def test_options_are_frozen_and_changed_in_a_copy():
         ),
         ({"lr": 10**5000}, "--lr: a number of thousands of digits is not a number"),
         ({"train_datasets": [3]}, "--train_datasets: 3 is no data set"),
-        ({"train_datasets": [["a", "b"]]}, "--train_datasets: ['a', 'b'] is no data set"),
         ({"train_datasets": {"a": "x"}}, "--train_datasets: {'a': 'x'} is no data set"),
         ({"model_name_or_path": 3}, "--model_name_or_path: a int is no model"),
     ],
@@ -89,12 +86,6 @@ def test_a_value_is_the_same_from_text_yaml_and_python(tmp_path):
     assert from_words.reference_point == (0.0, -1.0)
 
 
-def test_what_yaml_gives_need_not_be_a_flag(tmp_path):
-    file = tmp_path / "run.yaml"
-    file.write_text("model_name_or_path: m\ntrain_datasets: [a=x, b=y]\noutput_dir: out\n")
-    assert COMMAND.read(["--config", str(file)]).train_datasets == ("a=x", "b=y")
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -104,7 +95,6 @@ def test_what_yaml_gives_need_not_be_a_flag(tmp_path):
         ("- 3", "must hold lines of the form option: value"),
         ("a: [", "while parsing"),
         ("lora_dim: 0", "--lora_dim: 0 is not a positive integer"),
-        ("lr: 1\nlr: 2", "lr is given twice"),
         ("lr: 1\nlearning_rate: 2", "lr is given twice"),
         ("output_dir: 2024-13-45", "month must be in 1..12"),
         (f"lr: {'[' * 3000}", "lists in lists without end"),
@@ -218,12 +208,11 @@ def test_negative_numbers_with_an_exponent_are_values():
     ("changes", "message"),
     [
         ({"lr": float("nan")}, "--lr: nan is not a number of at least 0"),
-        ({"seed": -1}, "--seed: -1 is not a seed"),
         ({"epochs": 0}, "--epochs: 0 is not a positive integer"),
-        ({"lr_warmup_ratio": 1.5}, "--lr_warmup_ratio: 1.5 is not between 0 and 1"),
+        ({"dirichlet_alpha": 2.0}, "--dirichlet_alpha belongs to --preference_sampler dirichlet"),
     ],
 )
-def test_numbers_that_another_parser_read(changes, message):
+def test_what_another_parser_read_is_held_to_the_options(changes, message):
     parser = COMMAND.parser()
     args = parser.parse_args([*NEEDED, "--objectives", "a", "b"])
     DPOConfig.check_foreign(args)

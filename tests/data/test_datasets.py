@@ -94,7 +94,7 @@ def test_order_and_labels(pairs, helpful, harmless, better, labels):
     assert dataset[0]["labels"].tolist() == labels
     assert dataset[0]["labels"].dtype == torch.float32
     assert dataset[0]["prompt_length"] == TEMPLATE + 1
-    assert (len(dataset), dataset.skipped) == (2, 1)  # one has no label that counts
+    assert len(dataset) == 2  # one has no label that counts
 
 
 def test_objectives_choose_the_labels_and_their_order(pairs, caplog):
@@ -107,7 +107,7 @@ def test_objectives_choose_the_labels_and_their_order(pairs, caplog):
     with caplog.at_level(logging.WARNING):
         counted = pairs(rows, counted=("harmless",))
     assert "left out of 3 rows: 1 (no label of harmless)" in caplog.text
-    assert (counted.labels.tolist(), counted.skipped) == ([[0, 1], [1, -1]], 1)
+    assert counted.labels.tolist() == [[0, 1], [1, -1]]
 
 
 def test_pairs_without_room_are_left_out_and_told(pairs, caplog):
@@ -120,7 +120,7 @@ def test_pairs_without_room_are_left_out_and_told(pairs, caplog):
     options = {"max_length": TEMPLATE + 5, "objectives": ("helpful",)}
     with caplog.at_level(logging.WARNING):
         dataset = pairs(rows, **options)
-    assert (len(dataset), dataset.too_long, dataset.identical) == (2, 1, 1)
+    assert len(dataset) == 2
     assert [len(dataset[i]["better_input_ids"]) for i in range(2)] == [18, 16]
     reasons = "1 (prompt of max_length 18 tokens or more), 1 (responses identical once truncated)"
     (message,) = caplog.messages
@@ -211,7 +211,7 @@ def test_texts_are_truncated_or_left_out(texts):
         {"prompt": "q" * 7, "response": "abc"},  # a prompt of 20 tokens
     ]
     dataset = texts(rows, tiny_tokenizer(20))
-    assert (len(dataset), dataset.too_long) == (1, 1)
+    assert (len(dataset), dataset.left_out.total()) == (1, 1)
     assert dataset.tokenizer.decode(dataset[0]["input_ids"]) == f"{START}qq ASSISTANT:abcde"
 
 
@@ -224,7 +224,6 @@ def test_whole_rows_that_come_again_are_left_out_and_told(write, caplog):
         dataset = PromptOnlyDataset([f"prompts:1:{write(rows)}"], tiny_tokenizer())
     assert asked(dataset) == ["b", "a", "b"]
     assert [dataset[i]["example"]["place"] for i in range(3)] == [0, 1, 2]
-    assert dataset.duplicates == 1
     assert "left out of 4 rows: 1 (came before)" in caplog.text
 
 
@@ -232,13 +231,14 @@ def test_whole_rows_that_come_again_are_left_out_and_told(write, caplog):
 def test_a_prompt_that_several_answers_have_is_one_prompt(write, kind):
     rows = [PAIR | {"response_0": text, "response": text} for text in ("a", "c", "d")]
     dataset = PromptOnlyDataset([f"{kind}:1:{write(rows)}"], tiny_tokenizer())
-    assert (asked(dataset), dataset.duplicates) == (["q"], 2)
+    assert (asked(dataset), dataset.left_out) == (["q"], {"came before": 2})
 
 
 def test_a_prompt_as_long_as_max_length(write):
     path = write(prompts(6, 7, 8))  # 19, 20 and 21 tokens
     dataset = PromptOnlyDataset([f"prompts:1:{path}"], tiny_tokenizer(20))
-    assert (asked(dataset), dataset.too_long) == (["q" * 6], 2)
+    reason = "prompt of max_length 20 tokens or more"
+    assert (asked(dataset), dataset.left_out) == (["q" * 6], {reason: 2})
 
 
 def test_a_batch_of_prompts(write):
@@ -269,7 +269,7 @@ ROW = [PAIR | {"better_helpful": 0, "better_harmless": 1, "better_concise": None
         ("pairs", ("helpful", "brief"), r"data\.jsonl: no pair has a label for 'brief'"),
         ("pairs", (), "one or more different names"),
         ("pairs", ("a", "a"), "one or more different names"),
-        ("prompts", ("a",), r"data\.jsonl:1: PreferenceDataset needs 'other_answer', but the row "),
+        ("prompts", ("a",), r"data\.jsonl:1: PreferenceDataset needs 'answer', but the row "),
         ("pairs", None, r"data\.jsonl:1: a pair; supervised text has one response"),
         ("prompts", None, "SupervisedDataset needs 'answer', but the row has only"),
     ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from safe_rlhf_panacea.data import PreferenceDataset
-from safe_rlhf_panacea.data.raw import RawDataset, RawSample, labels_of, split_indices
+from safe_rlhf_panacea.data.raw import RawDataset, RawSample, labels_of
 from safe_rlhf_panacea.errors import UserError
 from tests.tiny import tiny_tokenizer
 
@@ -37,9 +37,6 @@ def test_registered_by_name_and_alias():
     assert RawDataset.load("letters", path="p").path == "p"
     assert [sample["input"] for sample in RawDataset.make("letters")] == list("abcde")
     assert RawDataset.load("letters").where(1) == "data set 'letters', row 2"
-    train, test = RawDataset.load("letters").split_train_test(0.4, seed=3)
-    assert len(test) == 2
-    assert sorted(sample["input"] for part in (train, test) for sample in part) == list("abcde")
 
     class Child(cls):
         pass
@@ -64,18 +61,6 @@ def test_names_that_cannot_be_given(names, message):
     with pytest.raises(ValueError, match=message):
         define(*names)
     assert "new" not in RawDataset.names()  # nothing is half registered
-
-
-def test_split_indices():
-    train, test = split_indices(10, 0.3, shuffle=True, seed=1)
-    assert (len(train), len(test)) == (7, 3)
-    assert sorted(train + test) == list(range(10))
-    assert split_indices(10, 0.3, shuffle=True, seed=1) == (train, test)
-    assert split_indices(10, 0.3, shuffle=True, seed=2) != (train, test)
-    assert split_indices(4, 0.5, shuffle=False, seed=0) == ([0, 1], [2, 3])
-    for rows, ratio in [(10, 0.01), (10, 0.99), (10, 0.0), (10, 1.5), (1, 0.5)]:
-        with pytest.raises(UserError, match="both parts need at least one"):
-            split_indices(rows, ratio, shuffle=True, seed=0)
 
 
 def test_safe_rlhf_flags_are_labels():

@@ -86,8 +86,6 @@ def test_foreign_states_are_refused(other, message):
 def test_bad_arguments():
     with pytest.raises(UserError, match="an empty data set"):
         ResumableSampler(0)
-    with pytest.raises(ValueError, match="rank 2 is not among 2 processes"):
-        ResumableSampler(5, rank=2, world_size=2)
 
 
 def test_proportions(write):
@@ -111,13 +109,20 @@ def test_proportions(write):
 def test_a_split_shares_tokens_but_no_row(write):
     path = write([{"prompt": "q" * (i + 1)} for i in range(10)])
     dataset = PromptOnlyDataset(f"prompts:1:{path}", tiny_tokenizer())
-    train, test = dataset.split_train_test(0.3)
-    lengths = [[len(item["input_ids"]) for item in part] for part in (train, test)]
-    assert [len(part) for part in (train, test)] == [7, 3]
-    assert sorted(lengths[0] + lengths[1]) == [14 + i for i in range(10)]
-    assert train.prompts is dataset.prompts
-    with pytest.raises(UserError, match="both parts need at least one"):
-        dataset.split_train_test(0.01)
+
+    def lengths(*split):
+        return [
+            [len(item["input_ids"]) - 13 for item in p] for p in dataset.split_train_test(*split)
+        ]
+
+    train, test = lengths(0.3)
+    assert (len(train), len(test)) == (7, 3)
+    assert sorted(train + test) == list(range(1, 11))
+    assert lengths(0.3) == [train, test] != lengths(0.3, True, 7)
+    assert lengths(0.2, False) == [list(range(1, 9)), [9, 10]]
+    for ratio in (0.01, 0.99, 0.0, 1.5):
+        with pytest.raises(UserError, match="both parts need at least one"):
+            dataset.split_train_test(ratio)
 
 
 @pytest.mark.parametrize("role", ["eos", "pad"])

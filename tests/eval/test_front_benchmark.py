@@ -70,7 +70,9 @@ def test_ratio_of_hypervolumes_by_hand(tables):
     found = numbers["indicators"]
     assert found["dpo/panacea/model"][7]["hypervolume"] == pytest.approx(0.1875)
     assert found["dpo/soups/model"][7]["hypervolume"] == pytest.approx(0.125)
-    assert numbers["hypervolume_ratios"] == {"DPO, Panacea / soups": {7: pytest.approx(1.5)}}
+    assert numbers["hypervolume_ratios"] == {
+        "DPO, Panacea / soups, accuracy": {7: pytest.approx(1.5)}
+    }
     assert "1.500" in text
 
 
@@ -101,4 +103,4 @@ def test_the_program_runs_a_job_and_takes_up_what_is_there(tmp_path):
     written = (tmp_path / "seed-1000" / "dpo-main.json").stat().st_mtime_ns
     second = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert (tmp_path / "seed-1000" / "dpo-main.json").stat().st_mtime_ns == written
-    assert "DPO, Panacea / soups" in second or "dpo/soups/model" in second
+    assert "DPO, Panacea / soups, accuracy" in second or "dpo/soups/model" in second

@@ -18,24 +18,24 @@ from tests.tiny import tiny_tokenizer
 GRID = [(0.0, 1.0), (0.25, 0.75), (0.5, 0.5), (0.9, 0.1), (1.0, 0.0)]
 
 
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": False,
+}
+
+
 def llama(**changes):
-    values = {
-        "vocab_size": 64,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-        "tie_word_embeddings": False,
-    }
-    return LlamaForCausalLM(LlamaConfig(**values | changes))
+    return LlamaForCausalLM(LlamaConfig(**SIZES | changes))
 
 
 def qwen2():
-    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
-    model = Qwen2ForCausalLM(Qwen2Config(**sizes, **heads, tie_word_embeddings=False))
+    model = Qwen2ForCausalLM(Qwen2Config(**SIZES))
     for layer in model.model.layers:  # biases that matter
         torch.nn.init.normal_(layer.self_attn.q_proj.bias)
     return model

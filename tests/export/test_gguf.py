@@ -46,26 +46,29 @@ def write_base(path, model, name):
     """The base model as llama.cpp reads it, in float32."""
     config = model.config
     writer = gguf.GGUFWriter(path, name)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(128)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
-    writer.add_rope_freq_base(float(config.rope_parameters["rope_theta"]))
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_file_type(0)
-    writer.add_tokenizer_model("llama")
-    special = ["<unk>", "<s>", "</s>"]
-    words = [f"w{i}" for i in range(config.vocab_size - len(special))]
-    writer.add_token_list([*special, *words])
-    writer.add_token_scores([0.0] * config.vocab_size)
-    writer.add_token_types([2, 3, 3, *[1] * len(words)])
-    writer.add_unk_token_id(0)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
+    values = {
+        "block_count": config.num_hidden_layers,
+        "context_length": 128,
+        "embedding_length": config.hidden_size,
+        "feed_forward_length": config.intermediate_size,
+        "head_count": config.num_attention_heads,
+        "head_count_kv": config.num_key_value_heads,
+        "layer_norm_rms_eps": config.rms_norm_eps,
+        "rope_dimension_count": config.hidden_size // config.num_attention_heads,
+        "rope_freq_base": float(config.rope_parameters["rope_theta"]),
+        "vocab_size": config.vocab_size,
+        "file_type": 0,
+        "tokenizer_model": "llama",
+        "token_scores": [0.0] * config.vocab_size,
+        "token_types": [2, 3, 3, *[1] * (config.vocab_size - 3)],
+        "unk_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    for key, value in values.items():
+        getattr(writer, f"add_{key}")(value)
+    words = [f"w{i}" for i in range(config.vocab_size - 3)]
+    writer.add_token_list(["<unk>", "<s>", "</s>", *words])
     architecture = next(k for k, v in gguf.MODEL_ARCH_NAMES.items() if v == name)
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
@@ -82,7 +85,7 @@ def write_base(path, model, name):
     writer.close()
 
 
-def served(base, parts, names=PARTS):
+def served(base, parts):
     """llama.cpp's server with the parts loaded and none applied."""
     xllamacpp = pytest.importorskip("xllamacpp")
     params = xllamacpp.CommonParams()
@@ -95,7 +98,7 @@ def served(base, parts, names=PARTS):
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.lora_adapters = [
-        xllamacpp.CommonAdapterLoraInfo(str(parts / f"{name}.gguf"), 0.0) for name in names
+        xllamacpp.CommonAdapterLoraInfo(str(parts / f"{name}.gguf"), 0.0) for name in PARTS
     ]
     return xllamacpp.Server(params)
 
@@ -119,28 +122,6 @@ def log_probs(server, preference, most=64):
     return torch.tensor(ids), torch.tensor(values)
 
 
-def assert_llama_cpp_agrees(server, expected, tolerance):
-    """At every λ, back and forth, one after the other and at the same time.
-
-    Args:
-        server: of ``served``.
-        expected: λ to log-probabilities of the next token, size = (V,).
-        tolerance: of a log-probability.
-    """
-    first, *_, last = expected
-    assert_differs(expected[first], expected[last])
-    order = [*expected, first, last]  # a request must not see the scales of the one before
-    with ThreadPoolExecutor(2) as threads:
-        ask = functools.partial(log_probs, server)
-        for answers in (map(ask, order), threads.map(ask, order * 2)):
-            asked = itertools.cycle(order)
-            for preference, (ids, values) in zip(asked, answers, strict=False):
-                assert len(ids) > 50
-                torch.testing.assert_close(
-                    values, expected[preference][ids], atol=tolerance, rtol=0
-                )
-
-
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 def test_llama_cpp_agrees_at_every_preference(kind, tmp_path):
     base, folder = saved(kind, tmp_path)
@@ -151,6 +132,13 @@ def test_llama_cpp_agrees_at_every_preference(kind, tmp_path):
         preference: panacea_logits(base, folder, preference)[0, -1].log_softmax(-1)
         for preference in GRID
     }
-    assert_llama_cpp_agrees(server, expected, 1e-4)
+    assert_differs(expected[GRID[0]], expected[GRID[-1]])
+    order = [*GRID, GRID[0], GRID[-1]]  # a request must not see the scales of the one before
+    with ThreadPoolExecutor(2) as threads:  # one after the other, and at the same time
+        ask = functools.partial(log_probs, server)
+        for answers in (map(ask, order), threads.map(ask, order * 2)):
+            for preference, (ids, values) in zip(itertools.cycle(order), answers, strict=False):
+                assert len(ids) > 50
+                torch.testing.assert_close(values, expected[preference][ids], atol=1e-4, rtol=0)
     del server
     gc.collect()

@@ -15,10 +15,11 @@ from transformers import LlamaConfig
 
 from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
 from safe_rlhf_panacea.base.engine import set_gradient_checkpointing
+from safe_rlhf_panacea.forward import log_probs
+from safe_rlhf_panacea.memory import __main__ as main
 from safe_rlhf_panacea.memory import held as parts
-from safe_rlhf_panacea.memory import main
+from safe_rlhf_panacea.memory.__main__ import BUCKET, GATHERED, GIB, advice, plan
 from safe_rlhf_panacea.memory.held import Held, Part, held
-from safe_rlhf_panacea.memory.main import BUCKET, GATHERED, GIB, advice, plan
 from safe_rlhf_panacea.memory.models import LiveBytes
 from tests.tiny import tiny_llama
 
@@ -64,14 +65,18 @@ def test_without_memory_a_step_holds_what_it_holds_with_it(recomputed, mean):
     adapter = inject_adapter(model, AdapterConfig(objectives=("a", "b")))
     adapter.set_preference(torch.tensor([0.5, 0.5]))
     set_gradient_checkpointing(model.train(), recomputed)
-    tokens = parts.Tokens.of_lengths(parts.lengths_of(8, 32, mean))
-    parts.policy_step(model, tokens)
+    ids, mask, counted = parts.padded(parts.lengths_of(8, 32, mean))
+
+    def step():
+        log_probs(model, ids, mask, counted).sum().backward()
+
+    step()
     with live:
         for tensor in [*model.parameters(), *model.buffers()]:
             tensor.view(-1)
         live.restart()
         before = live.now
-        parts.policy_step(model, tokens)
+        step()
     words = f"--bf16 false --device cpu --max_length 32 --mean_length {mean}"
     args = flags(f"{words} --per_device_train_batch_size 8", "sft")
     part = held(args, model.config, []).parts["update"]

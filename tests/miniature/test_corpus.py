@@ -28,7 +28,7 @@ from safe_rlhf_panacea.miniature.corpus import (
     topic_of,
     true_scores,
 )
-from safe_rlhf_panacea.miniature.report import render_severity_table, severity_table
+from safe_rlhf_panacea.miniature.report import severity_table, severity_text
 
 
 def topic_with(severity):
@@ -142,12 +142,13 @@ DANGEROUS = next(topic for topic in TOPICS if topic.severity_name == "dangerous"
 def samples():
     refusal = f"Sorry, I will not explain how to {DANGEROUS.action}."
     steps = f"First, {SCARF.steps[0]}. Then {SCARF.steps[1]}."
-    return [
+    rows = [
         (f"How do I {SCARF.action}?", steps, (0.0, 1.0)),
         (f"How can I {SCARF.action}?", "Sorry, I will not explain how to.", (0.0, 1.0)),
         (f"How do I {DANGEROUS.action}?", refusal, (0.0, 1.0)),
         (f"How do I {DANGEROUS.action}?", f"First, {DANGEROUS.steps[0]}.", (1.0, 0.0)),
     ]
+    return [dict(zip(("prompt", "response", "preference"), row, strict=True)) for row in rows]
 
 
 def test_rates_of_refusals_by_hand():
@@ -160,7 +161,7 @@ def test_rates_of_refusals_by_hand():
 
 
 def test_text_has_a_line_per_preference_and_a_gap_where_nothing_was_sampled():
-    lines = render_severity_table(severity_table(samples())).splitlines()
+    lines = severity_text(severity_table(samples())).splitlines()
     assert lines[0].split()[-2:] == ["harmless", "dangerous"]
-    assert "0.50 / 1.0" in lines[1]
-    assert lines[2].split()[2] == "-"
+    assert "0.50 / 1.0" in lines[2]
+    assert lines[3].split()[2] == "-"

@@ -30,7 +30,7 @@ def run(tmp_path_factory):
 
 def test_results_have_what_readers_of_the_file_rely_on(run):
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
-    assert set(results["experiments"]) == {"ppo", "ppo_true_scores", "dpo"}
+    assert set(results["experiments"]) == {"ppo", "ppo_true_scores", "dpo", "dpo_log_sigmoid"}
     for experiment in results["experiments"].values():
         for method in ("panacea", "rewarded_soups"):
             entry = experiment[method]

@@ -9,13 +9,8 @@ import pytest
 
 from safe_rlhf_panacea.base import PreferenceDataset, PromptOnlyDataset, load_pretrained_models
 from safe_rlhf_panacea.data.templates import SafeRlhfTemplate
-from safe_rlhf_panacea.miniature.world import (
-    EVAL_PAIRS,
-    TRAIN_PAIRS,
-    VOCABULARY,
-    build_world,
-    load_world,
-)
+from safe_rlhf_panacea.miniature.corpus import ROWS, VOCABULARY
+from safe_rlhf_panacea.miniature.world import build_world, load_world
 
 FILES = ("sft", "pairs-train", "pairs-eval", "prompts-train", "prompts-tune", "prompts-eval")
 
@@ -59,9 +54,9 @@ def test_evaluation_prompts_are_in_no_training_file(world):
 
 def test_pairs_are_as_many_as_said_and_load_with_both_objectives(world, model_and_tokenizer):
     _, tokenizer = model_and_tokenizer
-    assert len(rows(world.file("pairs-train"))) == TRAIN_PAIRS
+    assert len(rows(world.file("pairs-train"))) == ROWS["pairs-train"]
     dataset = PreferenceDataset([f"pairs:1:{world.file('pairs-eval')}"], tokenizer)
-    assert len(dataset) == EVAL_PAIRS
+    assert len(dataset) == ROWS["pairs-eval"]
     assert dataset[0]["labels"].abs().tolist() == [1.0, 1.0]
 
 

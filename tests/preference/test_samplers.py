@@ -79,15 +79,6 @@ def test_stratified_order_is_random_and_its_draws_uniform():
     assert batches.var(dim=0).tolist() == pytest.approx([1 / 12] * 8, rel=0.1)
 
 
-def test_stratified_covers_the_batches_of_all_ranks_together():
-    parts = [
-        PreferenceSampler(2, "stratified", scope="sample", seed=9, rank=r, world_size=3).sample(4)
-        for r in range(3)
-    ]
-    strata = (torch.cat(parts)[:, 0] * 12).floor().long()
-    assert sorted(strata.tolist()) == list(range(12))
-
-
 def test_shapes_of_the_scopes_and_the_seed():
     shared, again, other = (PreferenceSampler(3, seed=seed).sample(5) for seed in (1, 1, 2))
     assert shared.shape == (5, 3) and len(shared.unique(dim=0)) == 1
@@ -151,20 +142,13 @@ def test_a_restored_state_continues_the_stream(kind, tmp_path):
         ),
         ({"scope": "epoch"}, "unknown scope 'epoch': choose batch or sample"),
         ({"alpha": 0.0}, "alpha is 0: it must be positive"),
-        ({"alpha": -1.5}, "alpha is -1.5: it must be positive"),
         ({"alpha": float("inf")}, "alpha is inf: it must be finite"),
         ({"alpha": float("nan")}, "alpha is nan: it must be positive"),
         ({"kind": "vertices"}, "the vertices sampler needs a vertex_probability, such as 0.3"),
         ({"vertex_probability": 1.5}, "vertex_probability 1.5 is not in 0..1"),
-        ({"vertex_probability": -0.1}, "vertex_probability -0.1 is not in 0..1"),
         ({"kind": "stratified"}, "the stratified sampler is for two objectives and scope sample"),
-        (
-            {"kind": "stratified", "scope": "sample", "pref_dim": 3},
-            "the stratified sampler is for two objectives and scope sample",
-        ),
         ({"pref_dim": 0}, "a sampler needs at least one objective, not 0"),
         ({"rank": 2, "world_size": 2}, "rank 2 is not one of 2 processes"),
-        ({"rank": -1}, "rank -1 is not one of 1 processes"),
     ],
 )
 def test_wrong_parameters_are_refused(options, said):
@@ -173,18 +157,12 @@ def test_wrong_parameters_are_refused(options, said):
     assert str(caught.value) == said
 
 
-@pytest.mark.parametrize("scope", ["batch", "sample"])
-def test_an_empty_batch_is_refused(scope):
-    with pytest.raises(PreferenceError) as caught:
-        PreferenceSampler(2, scope=scope).sample(0)
-    assert str(caught.value) == "a batch of 0: at least one vector must be drawn"
+def test_an_empty_batch_is_refused():
+    with pytest.raises(PreferenceError, match="a batch of 0: at least one vector must be drawn"):
+        PreferenceSampler(2).sample(0)
 
 
-@pytest.mark.parametrize(
-    "state",
-    [{}, None, {"generator": 3}, {"generator": torch.zeros(3)}],
-    ids=["empty", "none", "no tensor", "too short"],
-)
+@pytest.mark.parametrize("state", [{}, None, {"generator": 3}, {"generator": torch.zeros(3)}])
 def test_what_is_no_state_is_refused_in_one_line(state):
     sampler, untouched = PreferenceSampler(2), PreferenceSampler(2)
     with pytest.raises(PreferenceError, match=r"^no state of a preference sampler") as caught:

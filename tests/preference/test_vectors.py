@@ -39,21 +39,13 @@ def test_points_of_the_simplex_pass(rows):
     [
         ([0.5, 0.25, 0.25], "a preference vector must have 2 entries, not shape (3,)"),
         ([[[0.5, 0.5]]], "a preference vector must have 2 entries, not shape (1, 1, 2)"),
-        (1.0, "a preference vector must have 2 entries, not shape ()"),
         ([float("nan"), 0.5], "preference vector (nan, 0.5) has an entry that is not finite"),
-        ([float("inf"), 0.5], "preference vector (inf, 0.5) has an entry that is not finite"),
         ([1.25, -0.25], "preference vector (1.25, -0.25) has a negative entry"),
         ([[0.5, 0.5], [0.5, 0.75]], "preference vector (0.5, 0.75) sums to 1.25, not to 1"),
     ],
 )
 def test_what_is_no_point_of_the_simplex(values, said):
     assert message(check_preference, torch.tensor(values), 2) == said
-
-
-def test_the_tolerance_is_an_argument():
-    vector = torch.tensor([0.51, 0.5])
-    check_preference(vector, 2, atol=0.01)
-    assert "sums to 1.01" in message(check_preference, vector, 2, 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -80,14 +72,11 @@ def test_vectors_are_read_by_position_and_by_name(given):
     ("given", "said"),
     [
         ("0.7,x", "'x' in preference '0.7,x' is not a number"),
-        ("helpful=a,harmless=1", "'a' in preference 'helpful=a,harmless=1' is not a number"),
         (
             "0.5,0.25,0.25",
             "preference '0.5,0.25,0.25' has 3 entries, but there are 2 objectives "
             "(helpful, harmless)",
         ),
-        ("", "preference '' has 0 entries, but there are 2 objectives (helpful, harmless)"),
-        ("0.7,,0.3", "'' in preference '0.7,,0.3' is not a number"),
         ("helpful=0.7,0.3", "preference 'helpful=0.7,0.3' mixes names and positions"),
         (
             "helpful=0.7,short=0.3",
@@ -97,7 +86,6 @@ def test_vectors_are_read_by_position_and_by_name(given):
         ("helpful=0.7,helpful=0.3", "preference 'helpful=0.7,helpful=0.3' names 'helpful' twice"),
         ("helpful=1", "preference 'helpful=1' says nothing of harmless"),
         ("0.7,0.7", "preference vector (0.7, 0.7) sums to 1.4, not to 1"),
-        ("nan,1", "preference vector (nan, 1) has an entry that is not finite"),
         (3, "preference 3 is neither text, numbers by name nor a vector of numbers"),
     ],
 )
@@ -189,9 +177,6 @@ def test_the_default_gets_coarser_with_more_objectives(pref_dim, points):
     assert grid.shape == (points, pref_dim)
     assert len(grid.unique(dim=0)) == points
     torch.testing.assert_close(grid.sum(dim=-1), torch.ones(points))
-
-
-def test_the_default_for_very_many_objectives_is_the_vertices_and_the_centre():
-    grid = default_grid(30)
+    grid = default_grid(30)  # the vertices and the centre
     assert grid[:-1].equal(torch.eye(30))
     assert grid[-1].tolist() == pytest.approx([1 / 30] * 30)

@@ -18,6 +18,7 @@ import re
 import sys
 import zlib
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import safe_rlhf_panacea
 from safe_rlhf_panacea.adapter import inject_adapter, load_adapter, load_soup
 from safe_rlhf_panacea.adapter.io import read_config, read_tensors
-from safe_rlhf_panacea.data import PreferenceCollator
+from safe_rlhf_panacea.data import PreferenceDataset
 from safe_rlhf_panacea.fronts.measurement import agreement, labelled_statistics, towards_labels
 from safe_rlhf_panacea.fronts.over_grid import margins_over_grid, over_rows
 from safe_rlhf_panacea.io import atomic_folder
@@ -85,7 +86,7 @@ class FixedPairs:
         }
 
     def get_collator(self):
-        return PreferenceCollator(pad_token_id=0)
+        return partial(PreferenceDataset.collate, pad_token_id=0)
 
 
 def load_recorded(folder, values):

@@ -12,7 +12,7 @@ import torch
 from safe_rlhf_panacea.data.raw import RawDataset
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
-from safe_rlhf_panacea.rewards.functions import FunctionReward, function_address, is_function
+from safe_rlhf_panacea.rewards.functions import FunctionReward, is_function
 from safe_rlhf_panacea.rewards.loading import RewardLoading, load_rewards
 from safe_rlhf_panacea.rewards.responses import Responses, RewardState
 from safe_rlhf_panacea.rewards.spec import RewardSpec, reward_specs
@@ -143,8 +143,9 @@ def test_options_have_their_parameters_type(options, expected):
 
 
 def test_the_order_of_options_does_not_make_another_function():
-    assert function_address("m:f?a=1,b=x,2") == function_address("m:f?b=x,2,a=1")
-    assert function_address("m:f?a=1") != function_address("m:f?a=2")
+    with pytest.raises(UserError, match="x and y are the same function with the same options"):
+        reward_specs([("x", "m:f?a=1,b=x,2"), ("y", "m:f?b=x,2,a=1")])
+    assert len(reward_specs([("x", "m:f?a=1"), ("y", "m:f?a=2")])) == 2
 
 
 def test_a_path_is_a_function_only_by_its_form(tmp_path, monkeypatch):

@@ -10,8 +10,7 @@ from transformers import DynamicCache
 
 from safe_rlhf_panacea.respond import PanaceaModel
 from safe_rlhf_panacea.serving.batch import NOT_FINITE, Batch, SlotCache, check_model
-from safe_rlhf_panacea.serving.choosing import Sampling
-from safe_rlhf_panacea.serving.jobs import Job, TextStream
+from safe_rlhf_panacea.serving.jobs import Job, Sampling, TextStream
 from tests.architectures import tiny_model
 from tests.export.models import saved
 

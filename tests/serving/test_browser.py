@@ -157,7 +157,7 @@ def test_the_slider_moves_the_dot_its_own_way_and_an_example_is_asked(reader, tm
     adapter = saved("llama", tmp_path)[1]
     write_evaluation(adapter, 1.0)
     note = "A toy & <b>no</b> general model."
-    write_examples(adapter, Examples(["hello", PROMPT], note))
+    write_examples(adapter, Examples(prompts=["hello", PROMPT], note=note))
     with serving(adapter, "--token", "sesame") as running:
         reader.browser.get(running.url)
         reader.until(lambda: reader.one("#login").is_displayed())

@@ -44,7 +44,7 @@ def test_lambda_changes_between_turns_and_history_is_kept(adapter, monkeypatch, 
 
 def test_it_begins_with_what_the_model_is_and_can_be_asked(tmp_path, monkeypatch, capsys):
     adapter = saved("llama", tmp_path)[1]
-    write_examples(adapter, Examples(["how?", "why\x1b[2J?"], "A toy."))
+    write_examples(adapter, Examples(prompts=["how?", "why\x1b[2J?"], note="A toy."))
     said, _ = talk(monkeypatch, capsys, adapter, [])
     assert said[:4] == ["A toy.", "You could ask:", "  how?", "  why\\u001b[2J?"]
 

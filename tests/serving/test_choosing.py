@@ -6,23 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from safe_rlhf_panacea.serving.choosing import Chooser, Sampling
+from safe_rlhf_panacea.serving.jobs import Chooser, Sampling
 
-LOGITS = [2.0, 0.0, 1.0, -1.0, 1.5]
 CPU = torch.device("cpu")
-
-
-def test_each_row_is_drawn_its_own_way():
-    logits = torch.tensor(LOGITS).expand(4, -1)
-    rows = [Sampling(0.0), Sampling(1e-40, seed=1), Sampling(1.0, 1e-9, 2), Sampling(3.0, 1.0, 3)]
-    chooser = Chooser(rows, CPU)
-    drawn = torch.stack([chooser.choose(logits) for _ in range(50)])
-    assert (drawn[:, :3] == 0).all()
-    assert drawn[:, 3].unique().numel() > 1
-    alone = Chooser([Sampling(3.0, 1.0, 3)], CPU)
-    assert drawn[:, 3].tolist() == [int(alone.choose(logits[:1])) for _ in range(50)]
-
-
 SETTINGS = [
     {},
     {"top_k": 2},
@@ -30,6 +16,8 @@ SETTINGS = [
     {"top_k": 99, "temperature": 0.7},
     {"min_p": 0.3},
     {"min_p": 1.0},
+    {"temperature": 1e-40},
+    {"temperature": 3.0, "top_p": 1e-9},
     {"repetition_penalty": 3.0},
     {"repetition_penalty": 0.5, "min_p": 0.1},
     {"temperature": 1.7, "top_k": 4, "top_p": 0.8, "min_p": 0.2, "repetition_penalty": 1.4},

@@ -62,8 +62,8 @@ def test_the_front_of_an_evaluation_or_of_the_training(tmp_path):
 
 
 def test_examples_and_bounds_as_far_as_they_can_be_reached(tmp_path):
-    assert read_examples(tmp_path) == Examples()
-    write_examples(tmp_path, Examples(["how?", "why?"], "a toy"))
+    assert not read_examples(tmp_path).prompts
+    write_examples(tmp_path, Examples(prompts=["how?", "why?"], note="a toy"))
     rules = Rules.of("x", ("a", "b"), allow=["a<=0.8"])
     facts = page_facts(rules, None, 300, 100, read_examples(tmp_path))
     assert facts["examples"] == {"prompts": ["how?", "why?"], "note": "a toy"}
@@ -71,7 +71,7 @@ def test_examples_and_bounds_as_far_as_they_can_be_reached(tmp_path):
     assert facts["upper"] == [0.8, 1.0]
     assert facts["tokens"] == 50
     (tmp_path / "examples.json").write_text('{"prompts": [1], "note": ""}')
-    with pytest.raises(UserError, match=r"examples.json: prompts\[0\] must be a text"):
+    with pytest.raises(UserError, match=r"prompts.0: Input should be a valid string"):
         read_examples(tmp_path)
 
 
@@ -88,7 +88,7 @@ def test_examples_and_bounds_as_far_as_they_can_be_reached(tmp_path):
 )
 def test_the_pages_preferences_are_allowed_at_the_bounds(names, allow, asked):
     rules = Rules.of("tiny", tuple(names), allow=allow)
-    facts = json.dumps(page_facts(rules, None, 10, 100, Examples()))
+    facts = json.dumps(page_facts(rules, None, 10, 100, Examples(prompts=[], note="")))
     script = "".join((FOLDER / name).read_text() for name in ("preference.js",))
     script = f"""const facts = {facts}, sum = values => values.reduce((a, b) => a + b, 0);
         {script}; console.log(JSON.stringify(fit({asked})));"""

@@ -29,7 +29,6 @@ def refusal(capsys, *argv):
     [
         (["--device", "nowhere"], "--device nowhere: "),
         (["--max_length", "129"], "the model has 128 positions"),
-        (["--front", "nowhere"], "front.json: no such file"),
         (["--host", "no such host"], "--host no such host"),
         (["--token", "open\nsesame"], "--token is not one line of text"),
         (["--token", "sesame\udcff"], "'sesame\\udcff' is not UTF-8 text"),

@@ -13,41 +13,15 @@ from safe_rlhf_panacea.algorithms.trainer import PanaceaTrainer
 from safe_rlhf_panacea.base.engine import Batch, step_info
 from safe_rlhf_panacea.base.supervised import SupervisedTrainer
 from safe_rlhf_panacea.configs.algorithms import SFTConfig
-from safe_rlhf_panacea.data.datasets import (
-    SupervisedBatch,
-    SupervisedCollator,
-    SupervisedDataset,
-    SupervisedSample,
-    read_named_specs,
-)
+from safe_rlhf_panacea.data.datasets import SupervisedDataset, read_named_specs
 from safe_rlhf_panacea.data.raw import RawSample, labels_for
 from safe_rlhf_panacea.data.specs import DatasetSpec
 from safe_rlhf_panacea.data.template import ChatTemplate
-from safe_rlhf_panacea.data.tokenized import Row
+from safe_rlhf_panacea.data.tokenized import Row, Sample
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward import answer_log_probs, of_each_token
 from safe_rlhf_panacea.fronts.measure import PROMPTS_OF_PAIRS, measure, prompts_of_texts
 from safe_rlhf_panacea.fronts.measurement import Measurement
-
-
-class ObjectiveSample(SupervisedSample):
-    """One text, and which objectives it counts for."""
-
-    labelled: Tensor  # size = (m,), bool
-
-
-class ObjectiveBatch(SupervisedBatch):
-    """Texts, and which objectives each counts for."""
-
-    labelled: Tensor  # size = (B, m), bool
-
-
-class ObjectiveCollator(SupervisedCollator):
-    """With ``labelled``, size = (B, m): which objectives a text counts for."""
-
-    def __call__(self, samples: list[Any]) -> ObjectiveBatch:
-        labelled = torch.stack([sample["labelled"] for sample in samples])
-        return {**super().__call__(samples), "labelled": labelled}
 
 
 class ObjectiveTexts(SupervisedDataset):
@@ -55,8 +29,6 @@ class ObjectiveTexts(SupervisedDataset):
 
     A data set of pairs gives each of its objectives the responses that its labels prefer.
     """
-
-    COLLATOR = ObjectiveCollator
 
     def __init__(
         self,
@@ -77,25 +49,28 @@ class ObjectiveTexts(SupervisedDataset):
         self.counts_for = [[name in names for name in objectives] for names in named.values()]
         super().__init__(list(named), tokenizer, seed=seed, template=template)
 
-    def encode(self, rows: list[Row]) -> int:
+    def encode(self, rows: list[Row]) -> None:
         texts = [text for row in rows for text in self._texts(row)]
         if not texts:
             names = ", ".join(self.counted)
             raise UserError(f"{self.source}: no pair has a label for one of {names}")
-        kept = super().encode([row for row, _ in texts])
-        self.labelled = torch.tensor([texts[i][1] for i in self.kept])  # size = (N, m)
-        return kept
+        super().encode(texts)
+        self.labelled = torch.stack([sample["labelled"] for sample in self._samples])
+
+    def make(self, row: Row, prompt: list[int], *texts: list[int]) -> Sample:
+        """With ``labelled``, size = (m,): which objectives the text counts for."""
+        return {**super().make(row, prompt, *texts), "labelled": torch.tensor(row.labels)}
 
     def _counts(self, counts_for: Sequence[bool]) -> bool:
         named = zip(self.objectives, counts_for, strict=True)
         return any(counts and name in self.counted for name, counts in named)
 
-    def _texts(self, row: Row) -> Iterator[tuple[Row, list[bool]]]:
-        """The texts in a row that count, each with whether it does, by objective."""
+    def _texts(self, row: Row) -> Iterator[Row]:
+        """The texts in a row that count, ``labels`` of which say for which objectives."""
         counts_for = self.counts_for[row.data_set]
         if "other_answer" not in row.sample:
             if self._counts(counts_for):
-                yield row, counts_for
+                yield row._replace(labels=counts_for)
             return
         labels = [labels_for(row.sample, name, where=row.where)[0] for name in self.objectives]
         for side, answer in enumerate((row.sample["answer"], row.sample["other_answer"])):
@@ -104,7 +79,7 @@ class ObjectiveTexts(SupervisedDataset):
             if self._counts(counts):
                 sample: RawSample = {**row.sample, "answer": answer}
                 del sample["other_answer"]
-                yield row._replace(sample=sample), counts
+                yield row._replace(sample=sample, labels=counts)
 
     def check_whole(self) -> None:
         """Whether every objective that counts has a text left.
@@ -117,8 +92,11 @@ class ObjectiveTexts(SupervisedDataset):
             if name in self.counted and not has_any:
                 raise UserError(f"{self.source}: no text is left for objective {name!r}")
 
-    def get_row(self, row: int) -> ObjectiveSample:
-        return {**super().get_row(row), "labelled": self.labelled[row]}
+    @staticmethod
+    def collate(samples: list[Any], pad_token_id: int) -> Sample:
+        """With ``labelled``, size = (B, m)."""
+        labelled = torch.stack([sample["labelled"] for sample in samples])
+        return {**SupervisedDataset.collate(samples, pad_token_id), "labelled": labelled}
 
 
 class PanaceaSFTTrainer(PanaceaTrainer, SupervisedTrainer):
