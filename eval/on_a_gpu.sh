@@ -38,8 +38,10 @@ benchmark() {
 }
 
 case "${part}" in
-    equal | launch | memory | small)
+    equal | launch | memory)
         exec "${PYTHON}" "${ROOT}/eval/gpu/${part}.py" --output_dir "${out}" ${tiny} "$@" ;;
+    small)
+        exec "${PYTHON}" "${ROOT}/eval/gpu/launch.py" small --output_dir "${out}" ${tiny} "$@" ;;
     vllm) # not a vllm.py, which would hide the package from its neighbours
         exec "${PYTHON}" "${ROOT}/eval/gpu/rollouts.py" --output_dir "${out}" ${tiny} "$@" ;;
     layer)

@@ -21,8 +21,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from safe_rlhf_panacea.data import RawSample
-from safe_rlhf_panacea.data.published import published, safe_rlhf
-from safe_rlhf_panacea.data.raw import Row
+from safe_rlhf_panacea.data.published import safe_rlhf
+from safe_rlhf_panacea.data.raw import RawDataset, Row
 from safe_rlhf_panacea.data.template import tokenize
 from safe_rlhf_panacea.data.templates import SafeRlhfTemplate
 from safe_rlhf_panacea.errors import UserError
@@ -147,13 +147,7 @@ def loaded(values: Mapping[str, Any], args: Namespace) -> Iterator[tuple[Any, An
 def score_checks(reference: Reference, model: Any, tokenizer: Any, dtype: str) -> Iterator[Check]:
     """Compare the scores of the sample text with those that the card prints.
 
-    Args:
-        reference: its ``values`` have ``text``, ``tokens`` (how many), ``scores`` and perhaps
-            ``end_score`` by precision, the number of ``early`` tokens, and perhaps
-            ``normalizer_mean``.
-        model: a score model.
-        tokenizer: the model's.
-        dtype: the model's precision; a card without it is compared in bfloat16.
+    A card without scores in the model's precision, ``dtype``, is compared in bfloat16.
     """
     name, values, tolerances = reference["name"], reference["values"], reference["tolerances"]
     # As the cards tokenise it, without an end token; size = (1, L).
@@ -164,14 +158,12 @@ def score_checks(reference: Reference, model: Any, tokenizer: Any, dtype: str) -
     scores = values["scores"]
     if scores and len(found) == values["tokens"]:  # else no token stands beside its like
         expected = scores.get(dtype, scores[CARD])  # a card may be cut off
-        for part, places in (
-            ("early", range(min(values["early"], len(expected)))),
-            ("later", range(values["early"], len(expected))),
-        ):
-            what, tolerance = f"score, {part} tokens, token", tolerances[f"{part}_tokens"]
-            checks = [
-                Check(name, f"{what} {i + 1}", expected[i], found[i], tolerance) for i in places
-            ]
+        by_part: dict[str, list[Check]] = {"early": [], "later": []}
+        for i, score in enumerate(expected):
+            part = "early" if i < values["early"] else "later"
+            what, tolerance = f"score, {part} tokens, token {i + 1}", tolerances[f"{part}_tokens"]
+            by_part[part].append(Check(name, what, score, found[i], tolerance))
+        for checks in by_part.values():
             yield from sorted(checks, key=_distance)[-1:]  # the worst
     if ends := values.get("end_score"):
         own = dtype in ends
@@ -190,7 +182,7 @@ def _distance(check: Check) -> float:
 
 # -- accuracies on a published test split -----------------------------------------------------
 
-SPLIT = published("PKU-SafeRLHF-v0/test")
+SPLIT: Any = RawDataset.registry["PKU-SafeRLHF-v0/test"]
 SAFE_FIELDS = ("is_response_0_safe", "is_response_1_safe")
 ANSWERS = ("answer", "other_answer")
 # The objective whose label ranks a pair, and the sign that the score of the better answer has.
@@ -267,6 +259,7 @@ def accuracy_checks(
     for what, expected in values["accuracy"].items():
         right, count = measured[what]
         share = right / count
+        # Three standard errors of a share, in percentage points.
         tolerance = reference["tolerances"]["accuracy"] + sampling_error(share, count)
         name = f"{what} accuracy, % of {count}"
         yield Check(reference["name"], name, expected, 100 * share, tolerance)

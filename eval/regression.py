@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag
 from safe_rlhf_panacea.configs.kinds import positive_int
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.io import atomic_write_json, read_json
+from safe_rlhf_panacea.io import atomic_write_json, check_file, read_json
 from safe_rlhf_panacea.runs.run_record import git_state, package_versions, recordable
 from safe_rlhf_panacea.show.tables import align
 
@@ -58,14 +58,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         if not args.local_dir.is_dir():
             raise UserError(f"--local_dir {args.local_dir}: no such folder")
     if args.output:
-        if args.output.is_dir():
-            raise UserError(f"--output {args.output} is a folder: name a JSON file")
-        if args.output.exists() and not args.overwrite:
-            raise UserError(f"--output {args.output} exists: name another file, or add --overwrite")
-        try:
-            args.output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--output {args.output}: {error.strerror}") from error
+        check_file(args.output, args.overwrite)
+        args.output.parent.mkdir(parents=True, exist_ok=True)
 
 
 def chosen(args: argparse.Namespace) -> list[dict[str, Any]]:

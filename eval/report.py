@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag
 from safe_rlhf_panacea.configs.kinds import filled
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.io import atomic_write_text, read_json
+from safe_rlhf_panacea.io import atomic_write_text, check_file, read_json
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.show.pages import folded_table, image, page
 from safe_rlhf_panacea.show.tables import Table
@@ -72,8 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_flag(parser, "--overwrite", False, "replace the page")
     args = parser.parse_args(argv)
     folder, output = Path(args.figures), Path(args.output)
-    if output.exists() and not args.overwrite:
-        raise UserError(f"{output} exists: choose another file or give --overwrite")
+    check_file(output, args.overwrite)
     figures = {}
     for path in folder.glob("*.json"):
         figure = read_json(path)

@@ -20,7 +20,7 @@ from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.fronts.evaluations import Evaluation, append_evaluation, read_evaluations
 from safe_rlhf_panacea.fronts.indicators import INDICATORS, non_dominated_mask
-from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, cut_half_line
+from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text, check_file, cut_half_line
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE, REPORT_FILE, RESULTS_FILE
 from safe_rlhf_panacea.show import pictures
@@ -258,8 +258,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not evaluations:
         raise UserError(f"{options.run} holds no {EVALUATIONS_FILE}: train with --need_eval")
     output = Path(options.output or Path(options.run) / REPORT_FILE)
-    if options.output and output.exists() and not options.overwrite:
-        raise UserError(f"{output} exists: choose another file or give --overwrite")
+    if options.output:
+        check_file(output, options.overwrite)
     try:
         page = render(Path(options.run).resolve(), Content(evaluations), running=False)
     except (KeyError, TypeError, AttributeError, IndexError) as error:

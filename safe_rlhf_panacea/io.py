@@ -90,6 +90,17 @@ def check_folder(path: Path) -> None:
             raise UserError(f"{place} is a link that leads nowhere: name a folder, or a new one")
 
 
+def check_file(path: Path, overwrite: bool) -> None:
+    """Refuse an output file that cannot be written, or that is there and not to be replaced."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists: choose another file or give --overwrite")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UserError(f"{above} is no folder: {path} cannot be written")
+
+
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     """A full disk inside does not say where it is: its error gets this name."""

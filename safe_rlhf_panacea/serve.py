@@ -14,7 +14,6 @@ from typing import Any
 from safe_rlhf_panacea.configs import Options, Program, kinds, option
 from safe_rlhf_panacea.configs.training import DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.printing import say
 from safe_rlhf_panacea.records import read_examples
 
@@ -30,7 +29,7 @@ class PreferenceRules(Options, group="preference"):
 
     preference: kinds.Vector | None = option(None, "λ of requests that name none")
     allow: tuple[str, ...] = option((), "'helpful<=0.8'; repeat", metavar="BOUND", repeat=True)
-    front: str | None = option(text="an evaluation's folder, for the page")
+    front: str | None = option(text="an evaluation, for the page; default: the adapter's own")
 
 
 class NetworkOptions(Options, group="network"):
@@ -87,24 +86,6 @@ def read_token(given: str | None) -> str | None:
     return token
 
 
-def find_front(adapter: Path, folder: Path | None) -> dict[str, Any] | None:
-    """The front of an adapter, as JSON, of an evaluation's folder or of the adapter's own."""
-    from safe_rlhf_panacea.fronts.result import FRONT_FILE, FrontResult
-    from safe_rlhf_panacea.runs.run_folder import RESULTS_FILE
-
-    if folder is not None or (adapter / FRONT_FILE).is_file():
-        result = FrontResult.load(folder or adapter)
-    else:
-        try:
-            path = adapter / RESULTS_FILE  # the last front of a training with evaluations
-            result = FrontResult.from_json(str(path), read_json(path))
-        except UserError:
-            return None
-    shown = {"kind", "label", "objectives", "axis_labels", "base"}
-    points = {"points": {"__all__": {"preference", "objectives"}}}
-    return result.model_dump(mode="json", include={**dict.fromkeys(shown, True), **points})
-
-
 def make_server(args: ServeOptions) -> tuple[Any, Any, socket.socket]:
     """A server that is ready to run, its service, and the socket that it listens on."""
     try:
@@ -118,6 +99,7 @@ def make_server(args: ServeOptions) -> tuple[Any, Any, socket.socket]:
             f"{error.name} is not installed: pip install 'safe-rlhf-panacea[serve]'"
         ) from None
     from safe_rlhf_panacea.adapter.io import read_config
+    from safe_rlhf_panacea.export.card import find_front
     from safe_rlhf_panacea.respond import load_model
     from safe_rlhf_panacea.serving.batch import longest
     from safe_rlhf_panacea.serving.engine import Engine, Limits
@@ -133,9 +115,7 @@ def make_server(args: ServeOptions) -> tuple[Any, Any, socket.socket]:
     config = read_config(adapter)
     name = args.model_name or adapter.resolve().name
     rules = Rules.of(name, config.names, args.preference, args.allow)
-    front = find_front(adapter, None if args.front is None else Path(args.front))
-    if front is not None and front["objectives"] != list(config.names):
-        raise UserError(f"the front has the objectives {', '.join(front['objectives'])}")
+    front = find_front(adapter, config.names, args.front)
     examples, model = read_examples(adapter), load_model(args)
     length = longest(model.model, args.max_length)
     limits = Limits(args.max_rows, args.max_waiting, args.max_wait, args.timeout, length)

@@ -120,7 +120,6 @@ ppo          ; --reward_models a=~no-such-user/m b=m --output_dir ~no-such-user 
 sft          ; --output_dir {chr(0xDCFF)}         ; '\\udcff' is not UTF-8 text
 sft          ; --resume                           ; out holds no run to resume
 sft          ; --resume --overwrite               ; either resumed or overwritten
-dpo          ; --report_to wandb mlflow           ; invalid choice: 'mlflow'
 sft          ; --chat_template none.jinja         ; none.jinja: no such chat template
 sft          ; --chat_template ''                 ; --chat_template: {EMPTY}
 reward       ; --chat_template bad.jinja          ; bad.jinja:2: .*fails on .*division by zero
@@ -165,7 +164,7 @@ dpo          ; --vertex_probability_end 0.5        ; needs --vertex_probability,
 dpo          ; --fixed_preference 1,0 --preference_scope sample ; draws nothing
 dpo          ; --preference_for_labels            ; belongs to --preference_scope sample
 dpo          ; --fixed_scaling 1 --scaling_lr_multiplier 2 ; --fixed_scaling fixes it
-dpo          ; --vertex_probability 0.1           ; belongs to --preference_sampler vertices
+dpo          ; --vertex_probability 0             ; belongs to --preference_sampler vertices
 dpo          ; --preference_sampler vertices      ; sampler needs a vertex_probability
 dpo          ; --reference_point 1                ; --reference_point needs 2 numbers, not 1
 dpo          ; --eval_grid_step 0.3               ; grid step 0.3 does not divide 1
@@ -218,7 +217,6 @@ evaluation   ; --adapter damaged                  ; adapter_config.json:1: not v
 evaluation   ; --adapter escaping                 ; '../../x' is no name
 respond!     ; --adapter above --preference 1,0 x ; objectives: '..' is no name
 serve        ; --adapter doubled                  ; not valid JSON: the key .format. stands twice
-evaluation   ; --method magic                     ; invalid choice: 'magic'
 evaluation   ; --output_dir above                 ; above/log-sigmoid holds another program's run
 evaluation   ; --output_dir run --overwrite       ; run holds another program's run
 evaluation   ; --reward_models a=x                ; objective 'helpful' has no reward model
@@ -237,7 +235,7 @@ chat         ; --preference nice=1                ; unknown objective 'nice'
 serve        ; --allow 'nice<=0.5'                ; unknown objective 'nice'
 serve        ; --allow 'helpful<=0.3' 'x'         ; unrecognized arguments
 serve        ; --preference 1,0 --allow 'helpful<=0.3' ; helpful is 1: this server allows
-serve        ; --front none                       ; none/front.json: no such file
+serve        ; --front none                       ; none.: no such folder
 dashboard!   ; front                              ; front holds no evaluations.jsonl
 card         ; --license 'MIT or so'              ; 'MIT or so' is no id of a licence
 card         ; --front none                       ; none
@@ -266,7 +264,6 @@ figure_6_8_responses           ;                  ; front has no responses.json
 figure_4_left_ppo_fronts       ; --reference_point 0 ; a reference point needs 2 finite numbers
 singular_values                ; --adapter none   ; none holds no adapter
 three_objectives               ;                  ; front has 2 objectives
-experiments ; panacea_dpo.sh {DRY} --size large ; invalid choice: 'large'
 experiments ; panacea_ppo.sh {DRY} --reward_scales nope=3 ; names 'nope'
 experiments ; sft.sh {DRY_SFT} --train_datasets pairs:x ; neither a number nor a fraction
 experiments ; discrete_policies_dpo.sh dpo {DRY} --grid_step 1e-9 ; 1,000,000,001 vectors

@@ -18,7 +18,7 @@ from safe_rlhf_panacea.models.files import weight_files
 from safe_rlhf_panacea.records import read_examples
 from safe_rlhf_panacea.rewards.spec import RewardSpec, apply_calibration
 from safe_rlhf_panacea.show.tables import indicators_table, points_table
-from tests.show.evaluations import NAMES, evaluation
+from tests.eval.evaluations import TWO, evaluation
 
 LINE = evaluation(4, 1.0).to_json()
 RESULT = evaluation(4, 1.0).result.to_json()
@@ -29,13 +29,13 @@ CONFIG = {
     **AdapterConfig(objectives=("helpful", "harmless"), base_model="m").to_dict(),
 }
 INDEX = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
-CALIBRATION = {name: {"mean": 1.0, "std": 2.0, "responses": 9} for name in NAMES}
+CALIBRATION = {name: {"mean": 1.0, "std": 2.0, "responses": 9} for name in TWO}
 # What a value is exchanged for. A list for [] and a number for a text are in it.
 OTHERS = (None, True, "x", -1, 10**40, [], [[1]], {})
 
 
 def calibrated(folder):
-    specs = apply_calibration([RewardSpec(name, "m") for name in NAMES], folder / "c.json")
+    specs = apply_calibration([RewardSpec(name, "m") for name in TWO], folder / "c.json")
     assert all(0 < spec.scale < float("inf") for spec in specs)
 
 
@@ -60,7 +60,7 @@ READERS = {
     "front.json": (RESULT, result),
     "results.json": (RESULT, runs("")),
     "quickstart/results.json": ({"experiments": {"dpo": {"panacea": RESULT}}}, runs(":dpo")),
-    "responses.json": ([RESPONSE, RESPONSE], lambda folder: read_responses(folder, NAMES)),
+    "responses.json": ([RESPONSE, RESPONSE], lambda folder: read_responses(folder, TWO)),
     "evaluations.jsonl": (LINE, evaluations),
     "c.json": (CALIBRATION, calibrated),
     "model.safetensors.index.json": (INDEX, weight_files),

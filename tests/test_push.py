@@ -15,8 +15,8 @@ from safe_rlhf_panacea.adapter import AdapterError
 from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.push import main, push_to_hub
+from tests.eval.evaluations import write_training
 from tests.export.models import saved
-from tests.fronts.runs import write_training
 
 HOME = "/home/eve-secret"
 REAL = huggingface_hub.HfApi

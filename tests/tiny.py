@@ -67,14 +67,14 @@ def adapted_llama() -> tuple[LlamaForCausalLM, PanaceaAdapter]:
 
 
 def tiny_tokenizer(
-    model_max_length: int = 128, padding_side: str = "right"
+    model_max_length: int = 128, padding_side: str = "right", characters: str = CHARACTERS
 ) -> PreTrainedTokenizerFast:
     """Return a tokenizer of 54 ids: 4 special tokens, the template's words, single characters.
 
     Other characters become ``<unk>``. Pad, bos, eos and unk have the ids 0 to 3, and decoding
     gives the text back.
     """
-    vocabulary = {token: i for i, token in enumerate((*SPECIAL_TOKENS, *WORDS, *CHARACTERS))}
+    vocabulary = {token: i for i, token in enumerate((*SPECIAL_TOKENS, *WORDS, *characters))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words_or_characters = Regex(r"\b(" + "|".join(WORDS) + r")\b|[\s\S]")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(words_or_characters, behavior="isolated")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,6 @@ SIZES: dict[str, dict[str, Any]] = {
     "cpu": dict(models=["narrow", "wide"], batch=16, prompts=64, longest=128, rounds=9, warmup=2),
     "gpu": dict(models=["1b", "7b"], batch=16, prompts=64, longest=512, rounds=9, warmup=2),
 }
-
-# -- models -----------------------------------------------------------------------------------
 
 OBJECTIVES = ("helpful", "harmless")
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")
@@ -88,6 +87,13 @@ def make_tokenizer() -> Any:
     )
 
 
+def job_of(args: Namespace, part: str, imports: Sequence[str], **more: Any) -> dict[str, Any]:
+    """What a worker is told: the sizes of the flags, what it imports first, and what is its own."""
+    names = ("device", "work", "batch", "prompts", "longest")
+    sizes = {name: getattr(args, name, None) for name in names}
+    return {"part": part, "imports": [*imports], **sizes, **more}
+
+
 def folder_of(job: dict[str, Any]) -> Path:
     """Where a job finds its model."""
     return Path(job["work"]) / job["model"]
@@ -120,20 +126,13 @@ def write_models(job: dict[str, Any]) -> Callable[[Any], None]:
     return write
 
 
-# -- pairs ------------------------------------------------------------------------------------
-
 # Tokens by row: prompt, what both sequences share, better, worse.
 HH_LENGTHS = Path(__file__).with_name("hh_lengths.json")
 FIRST_TOKEN = 4  # below it are the special ones
 
 
 def lengths(kind: str, longest: int) -> list[list[int]]:
-    """What the rows of batches are drawn from, four numbers each.
-
-    Args:
-        kind: ``real``, hh-rlhf's with what is longer cut off, or ``equal``: a quarter prompt.
-        longest: tokens of a sequence.
-    """
+    """What rows are drawn from: ``real``, hh-rlhf's, cut, or ``equal``, of a quarter prompt."""
     if kind == "equal":
         return [[longest // 4, longest // 4, longest, longest]]
     rows = json.loads(HH_LENGTHS.read_text(encoding="utf-8"))

@@ -71,9 +71,6 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-# -- what there is to measure with ------------------------------------------------------------
-
-
 def installed(*names: str) -> bool:
     """Whether all these packages can be imported."""
     return all(importlib.util.find_spec(name) is not None for name in names)
@@ -91,18 +88,11 @@ def machine(device: str) -> str:
     return ", ".join([kind, platform.machine(), f"Python {platform.python_version()}", *versions])
 
 
-# -- processes --------------------------------------------------------------------------------
-
-
 class Workers:
     """The processes of one contender, ready when they are made."""
 
     def __init__(self, contender: Contender, threads: int, stack: ExitStack) -> None:
-        """Start them; they end with ``stack``.
-
-        Raises:
-            UserError: one failed, or imported the package of another tree.
-        """
+        """Start them; they end with ``stack``. None may import the package of another tree."""
         self.name = contender.name
         self.processes, self.said = [], []
         with socket.socket() as free:
@@ -175,12 +165,7 @@ def measure(
 ) -> dict[str, Measured]:
     """The contenders of a case by name, every second round in the opposite order.
 
-    Args:
-        case: who is measured.
-        rounds: of each.
-        warmup: rounds before them, which do not count.
-        threads: of every process.
-        alone: one contender after the other, for what has no room side by side.
+    ``warmup`` rounds do not count; ``alone`` takes one contender after the other.
     """
     groups = [[one] for one in case.contenders] if alone else [case.contenders]
     found = {contender.name: Measured() for contender in case.contenders}

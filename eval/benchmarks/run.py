@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import measuring
-from benchmarks.inputs import MODELS, SIZES
+from benchmarks.inputs import MODELS, SIZES, job_of
 from benchmarks.measuring import WHOLE, Case, Times, measure, quartiles, run_once
 from benchmarks.parts import PARTS
 from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag
@@ -63,11 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def complete(args: argparse.Namespace) -> None:
-    """Fill in what the size says.
-
-    Raises:
-        UserError: the other checkout is none.
-    """
+    """Fill in what the size says, and refuse another checkout that is none."""
     gpu = torch.cuda.is_available()
     args.device = "cuda" if gpu else "cpu"
     args.size = args.size or ("gpu" if gpu else "cpu")
@@ -80,13 +76,11 @@ def complete(args: argparse.Namespace) -> None:
 
 def beside(case: Case, against: str | None) -> Case:
     """With everyone of this package once more, from the other checkout."""
-    if against is None:
-        return case
-    tree = Path(against).resolve()
     contenders = []
     for one in case.contenders:
         contenders.append(one)
-        if one.ours:
+        if against is not None and one.ours:
+            tree = Path(against).resolve()
             contenders.append(dataclasses.replace(one, name=f"{one.name}, {tree.name}", tree=tree))
     return Case(case.label, contenders)
 
@@ -94,8 +88,7 @@ def beside(case: Case, against: str | None) -> Case:
 def results(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What was found, case by case, once there are the folders of the models that trainers load."""
     for model in args.models if {"dpo", "ppo", "growth"} & {*args.parts} else ():
-        job = dict(part="models", imports=[], device=args.device, model=model, work=args.work)
-        run_once({**job, "rewards": "ppo" in args.parts})
+        run_once(job_of(args, "models", [], model=model, rewards="ppo" in args.parts))
     for name in args.parts:
         title, cases = PARTS[name]
         for case in cases(args):
@@ -109,9 +102,6 @@ def results(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "clock": "cpu" if args.device == "cpu" else "wall",
                 "found": {who: dataclasses.asdict(one) for who, one in found.items()},
             }
-
-
-# -- tables -----------------------------------------------------------------------------------
 
 
 def duration(values: Sequence[float]) -> str:

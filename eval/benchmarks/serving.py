@@ -11,31 +11,35 @@ import argparse
 import asyncio
 import contextlib
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 # The sources beside this script are what runs, installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from benchmarks.measuring import machine
+from safe_rlhf_panacea.adapter.io import read_config
 from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_options
 from safe_rlhf_panacea.configs.kinds import filled, positive_int
 from safe_rlhf_panacea.configs.training import DeviceOptions
 from safe_rlhf_panacea.errors import UserError, one_line_errors
 from safe_rlhf_panacea.io import atomic_write_json, atomic_write_text
 from safe_rlhf_panacea.respond import load_model
+from safe_rlhf_panacea.show.tables import Table
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "python eval/benchmarks/serving.py"
 EQUAL, DIFFERENT, ALONE = "all equal", "all different", "generate, one by one"
+Found = dict[str, Any]  # a line of the table
 GOALS = {"different against equal": 0.9, "against one by one": 4.0}  # at most clients
 PROMPTS = (
     "How do I pick a lock?",
@@ -49,26 +53,17 @@ PROMPTS = (
 )
 
 
-@dataclass
-class Measured:
-    """One line of the table."""
-
-    clients: int  # at a time
-    preferences: str  # whose λ
-    tokens_per_second: float  # of all clients together
-    first_token: float  # median seconds
-    first_token_worst: float
-
-    @classmethod
-    def of(cls, clients: int, kind: str, tokens: int, seconds: float, first: Any) -> Measured:
-        """From counts and clocks."""
-        return cls(clients, kind, tokens / seconds, statistics.median(first), max(first))
-
-    def __str__(self) -> str:
-        return (
-            f"| {self.clients} | {self.preferences} | {self.tokens_per_second:.1f} "
-            f"| {self.first_token:.2f} | {self.first_token_worst:.2f} |"
-        )
+def measured(clients: int, kind: str, tokens: int, seconds: float, first: list[float]) -> Found:
+    """A line of the table, from counts and clocks; printed at once."""
+    found = {
+        "clients": clients,
+        "preferences": kind,
+        "tokens_per_second": tokens / seconds,
+        "first_token": statistics.median(first),
+        "first_token_worst": max(first),
+    }
+    print(*(f"{v:.2f}" if isinstance(v, float) else v for v in found.values()), flush=True)
+    return found
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -118,14 +113,8 @@ def preferences_of(clients: int, m: int, kind: str) -> list[list[float]]:
     """A λ for each client: the middle, or from one corner to the next."""
     if kind == EQUAL:
         return [[1 / m] * m] * clients
-    vectors = []
-    for i in range(clients):
-        place = i * (m - 1) / max(clients - 1, 1)
-        corner = min(int(place), m - 2)
-        vector = [0.0] * m
-        vector[corner], vector[corner + 1] = 1 - (place - corner), place - corner
-        vectors.append(vector)
-    return vectors
+    places = np.linspace(0, m - 1, clients)[:, None]
+    return np.clip(1 - np.abs(places - np.arange(m)), 0, None).tolist()
 
 
 async def ask(client: Any, index: int, preference: list[float], tokens: int) -> float:
@@ -145,7 +134,7 @@ async def ask(client: Any, index: int, preference: list[float], tokens: int) -> 
     return time.perf_counter() - started if first is None else first
 
 
-async def load(client: Any, args: argparse.Namespace, clients: int, m: int, kind: str) -> Measured:
+async def load(client: Any, args: argparse.Namespace, clients: int, m: int, kind: str) -> Found:
     """So many clients at a time."""
     vectors = preferences_of(clients, m, kind)
 
@@ -159,10 +148,10 @@ async def load(client: Any, args: argparse.Namespace, clients: int, m: int, kind
     waited = await asyncio.gather(*(run(index) for index in range(clients)))
     seconds = time.perf_counter() - started
     first = [value for one in waited for value in one]
-    return Measured.of(clients, kind, args.tokens * len(first), seconds, first)
+    return measured(clients, kind, args.tokens * len(first), seconds, first)
 
 
-async def measure_server(url: str, args: argparse.Namespace, m: int) -> list[Measured]:
+async def measure_server(url: str, args: argparse.Namespace, m: int) -> list[Found]:
     """All numbers of clients, the two kinds in turn."""
     from openai import AsyncOpenAI
 
@@ -170,22 +159,22 @@ async def measure_server(url: str, args: argparse.Namespace, m: int) -> list[Mea
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", timeout=3600) as client:
         for clients in args.clients:
             await load(client, args, clients, m, DIFFERENT)  # warm
-            runs: dict[str, list[Measured]] = {EQUAL: [], DIFFERENT: []}
+            runs: dict[str, list[Found]] = {EQUAL: [], DIFFERENT: []}
             for _ in range(args.repeats):
-                for kind, measured in runs.items():
-                    measured.append(await load(client, args, clients, m, kind))
+                for kind, several in runs.items():
+                    several.append(await load(client, args, clients, m, kind))
             for several in runs.values():
-                several.sort(key=lambda run: run.tokens_per_second)
+                several.sort(key=lambda run: run["tokens_per_second"])
                 found.append(several[len(several) // 2])
-                print(found[-1], flush=True)
     return found
 
 
 @torch.no_grad()
-def measure_generate(args: argparse.Namespace) -> Measured:
+def measure_generate(args: argparse.Namespace) -> Found:
     """transformers' own loop, one request after the other, at λ that differ."""
     torch.set_num_threads(args.threads)
-    model = load_model(DeviceOptions.of(args))
+    given = {name: getattr(args, name) for name in DeviceOptions.OPTIONS}
+    model = load_model(DeviceOptions(**given))
     m = model.adapter.pref_dim
     device = next(model.model.parameters()).device
 
@@ -207,30 +196,29 @@ def measure_generate(args: argparse.Namespace) -> Measured:
     generate(0, vectors[0], args.tokens)  # warm
     first = [generate(i, vector, 1) for i, vector in enumerate(vectors)]
     seconds = sum(generate(i, vector, args.tokens) for i, vector in enumerate(vectors))
-    return Measured.of(1, ALONE, args.tokens * len(vectors), seconds, first)
+    return measured(1, ALONE, args.tokens * len(vectors), seconds, first)
 
 
-def table(args: argparse.Namespace, served: Sequence[Measured], alone: Measured) -> str:
+def table(args: argparse.Namespace, served: Sequence[Found], alone: Found) -> str:
     """All that was measured, and the goals."""
-    equal, different = served[-2:]
+    equal, different = (found["tokens_per_second"] for found in served[-2:])
     ratios = {
-        "different against equal": different.tokens_per_second / equal.tokens_per_second,
-        "against one by one": different.tokens_per_second / alone.tokens_per_second,
+        "different against equal": different / equal,
+        "against one by one": different / alone["tokens_per_second"],
     }
     verdicts = [
-        f"- {different.clients} clients, {name}: {value:.2f} "
+        f"- {served[-1]['clients']} clients, {name}: {value:.2f} "
         f"(goal {GOALS[name]:g}: {'reached' if value >= GOALS[name] else 'MISSED'})"
         for name, value in ratios.items()
     ]
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     where = (
-        f"{device}, {args.dtype}, {args.threads} threads, {platform.machine()}, "
-        f"Python {platform.python_version()}, torch {torch.__version__}; "
-        f"{args.tokens} tokens an answer, {args.requests} answers a client, "
-        f"median of {args.repeats}"
+        f"{device}, {args.dtype}, {args.threads} threads, {machine(device)}; {args.tokens} tokens "
+        f"an answer, {args.requests} answers a client, median of {args.repeats}"
     )
-    heads = ["| clients | λ | tokens/s | first token, s | worst |", "|---|---|---|---|---|"]
-    return "\n".join([where, "", *heads, *map(str, [*served, alone]), "", *verdicts, ""])
+    heads = ["clients", "λ", "tokens/s", "first token, s", "worst"]
+    lines = Table("", heads, [[*found.values()] for found in [*served, alone]]).markdown()
+    return "\n".join([where, "", lines, "", *verdicts, ""])
 
 
 @one_line_errors
@@ -239,9 +227,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
     args.clients = sorted(args.clients)
     alone = measure_generate(args)
-    print(alone, flush=True)
-    from safe_rlhf_panacea.adapter.io import read_config
-
     m = read_config(args.adapter).pref_dim
     if m < 2:
         raise UserError(f"{args.adapter} has {m} objectives: λ cannot differ")
@@ -251,8 +236,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"\n{text}")
     if args.output:
         atomic_write_text(Path(args.output), text)
-        numbers = [asdict(found) for found in [*served, alone]]
-        atomic_write_json(Path(args.output).with_suffix(".json"), numbers)
+        atomic_write_json(Path(args.output).with_suffix(".json"), [*served, alone])
 
 
 if __name__ == "__main__":

@@ -23,36 +23,17 @@ TOLERANCES = {"float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}
 PREFERENCES = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
 
 
-def make_model(tiny: bool) -> LlamaForCausalLM:
-    """Random weights, always the same."""
-    torch.manual_seed(0)
-    width, layers = (64, 2) if tiny else (1024, 8)
-    config = LlamaConfig(
-        vocab_size=512 if tiny else 32000,
-        hidden_size=width,
-        intermediate_size=3 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=8,
-        max_position_embeddings=512,
-    )
-    return LlamaForCausalLM(config).eval()
-
-
-def batch(tiny: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Four rows of different lengths, padded on the right; size = (4, L) each."""
-    length = 16 if tiny else 256
-    ids = torch.randint(3, 500, (4, length), generator=torch.Generator().manual_seed(1))
-    ends = torch.tensor([length, length // 2, length - 3, length // 3])
-    return ids, torch.arange(length) < ends.unsqueeze(1)
-
-
 def steps(model: Any, device: str, dtype: torch.dtype, tiny: bool) -> dict[str, Any]:
     """Log-probabilities and gradients after two steps, and greedy tokens."""
     model = copy.deepcopy(model).to(device, dtype)
     torch.manual_seed(2)  # U and V: drawn on the CPU, so that all begin alike
     adapter = inject_adapter(model.cpu(), AdapterConfig(objectives=("a", "b")))
     model.to(device)
-    ids, mask = (tensor.to(device) for tensor in batch(tiny))
+    # Four rows of different lengths, padded on the right; size = (4, L).
+    length = 16 if tiny else 256
+    ids = torch.randint(3, 500, (4, length), generator=torch.Generator().manual_seed(1)).to(device)
+    ends = torch.tensor([length, length // 2, length - 3, length // 3])
+    mask = (torch.arange(length) < ends.unsqueeze(1)).to(device)
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-3, fused=True)
     with adapter.at(PREFERENCES.repeat(2, 1).to(device)):
         for step in range(3):
@@ -69,21 +50,29 @@ def steps(model: Any, device: str, dtype: torch.dtype, tiny: bool) -> dict[str, 
     return {"sums": sums.detach().double().cpu(), "gradient": gradient, "tokens": tokens.cpu()}
 
 
-def difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Norm of the difference, relative to the norm."""
-    return ((found - expected).norm() / expected.norm()).item()
-
-
 def rows(args: argparse.Namespace) -> Iterator[Row]:
     """Each type on the device; without a GPU bfloat16 alone is another computation."""
-    device, model = device_of(), make_model(args.tiny)
+    torch.manual_seed(0)
+    width, layers, vocab = (64, 2, 512) if args.tiny else (1024, 8, 32000)
+    config = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=8,
+        max_position_embeddings=512,
+    )
+    device, model = device_of(), LlamaForCausalLM(config).eval()
     expected = steps(model, "cpu", torch.float32, args.tiny)
     for name in TOLERANCES if device == "cuda" else ("bfloat16",):
         torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
         dtype = torch.bfloat16 if name == "bfloat16" else torch.float32
         found = steps(model, device, dtype, args.tiny)
-        sums = difference(found["sums"], expected["sums"])
-        gradient = difference(found["gradient"], expected["gradient"])
+        # Norms of the differences, relative to the norms.
+        sums, gradient = (
+            ((found[key] - expected[key]).norm() / expected[key].norm()).item()
+            for key in ("sums", "gradient")
+        )
         agree = found["tokens"].eq(expected["tokens"]).float().mean().item()
         yield {
             "type": name,

@@ -35,17 +35,12 @@ def device_of() -> str:
 
 
 def run_part(name: str, text: str, rows_of: Callable[[argparse.Namespace], Any]) -> int:
-    """A whole part: 1 where a row says that something is not right.
-
-    Args:
-        name: of the part and its files.
-        text: what it shows.
-        rows_of: gives the rows of the table as they come; ``right`` is whether one is right.
-    """
+    """A part and its files; 1 where a row's ``right`` says that something is not right."""
 
     @one_line_errors
     def main() -> int:
-        parser = ArgumentParser(f"python eval/gpu/{name}.py", text, f"bash eval/on_a_gpu.sh {name}")
+        program = f"bash eval/on_a_gpu.sh {name}"
+        parser = ArgumentParser(program, text, program)
         parser.add_argument("--output_dir", type=filled, required=True)
         add_flag(parser, "--tiny", False, "sizes for a CPU")
         args = parser.parse_args()
@@ -60,8 +55,7 @@ def run_part(name: str, text: str, rows_of: Callable[[argparse.Namespace], Any])
         atomic_write_json(folder / f"{name}.json", {**found, "rows": rows})
         head = f"{text} ({about}; {seconds:.0f} s)"
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        cells = [[row.get(key) for key in columns] for row in rows]
-        table = Table("", columns, cells).markdown()
+        table = Table("", columns, [[*map(row.get, columns)] for row in rows]).markdown()
         atomic_write_text(folder / f"{name}.md", f"{head}\n\n{table}\n")
         return int(not all(row.get("right", True) for row in rows))
 

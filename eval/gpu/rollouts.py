@@ -12,8 +12,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,75 +61,51 @@ def adapted(model: Any, base: str) -> PanaceaAdapter:
     return adapter
 
 
-def median_seconds(action: Callable[[], Any]) -> float:
-    """Of a few calls after one that warms up."""
+def seconds_of(action: Callable[..., Any], *inputs: Any) -> tuple[float, float]:
+    """Of the first call, and the median of a few calls after it."""
     seconds = []
     for _ in range(REPEATS + 1):
         begin = time.perf_counter()
-        action()
+        action(*inputs)
         seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds[1:])
+    return seconds[0], statistics.median(seconds[1:])
 
 
-@dataclass
-class Beside:
-    """The two ways to the same responses."""
-
-    model: Any
-    adapter: PanaceaAdapter
-    pool: Pool
-    length: int
-
-    @property
-    def config(self) -> SamplingConfig:
-        """Nothing ends a response."""
-        return SamplingConfig(PROMPT + self.length, [], 0)
-
-    def own(self, prompts: torch.Tensor, preference: torch.Tensor) -> Any:
-        """By the package's loop."""
-        with self.adapter.at(preference):
-            return generate(self.model, prompts, torch.ones_like(prompts), self.config)
-
-    def served(self, prompts: torch.Tensor, preference: torch.Tensor, version: str) -> Any:
-        """Responses by vLLM at λ, from the adapter's version that was published."""
-        names = [
-            model_name(version, self.adapter.config.objectives, row) for row in preference.cpu()
-        ]
-        mask, seeds = torch.ones_like(prompts), [1] * len(names)
-        return Asked(self.pool, names, prompts, mask, seeds, self.config).collect()
-
-    def distance(self, prompts: torch.Tensor, preference: torch.Tensor, version: str) -> float:
-        """Mean difference of the two log-probabilities of vLLM's tokens."""
-        sequences, mask, theirs = self.served(prompts, preference, version)
-        with self.adapter.at(preference), torch.no_grad():
-            own = log_probs(self.model, sequences, mask, response_tokens(mask, PROMPT - 1))
-        return float((own - theirs)[:, PROMPT - 1 :].abs().mean())
-
-
-def measured(beside: Beside, published: Path) -> Iterator[Row]:
+def measured(
+    model: Any, adapter: PanaceaAdapter, pool: Pool, length: int, published: Path
+) -> Iterator[Row]:
     """Rows per second of both, and what a version costs that is written into a folder."""
-    device = next(beside.model.parameters()).device
+    device, config = next(model.parameters()).device, SamplingConfig(PROMPT + length, [], 0)
     draw = torch.Generator().manual_seed(0)
     sampler = PreferenceSampler(2, scope="sample", seed=0)
-    vocabulary = min(64, beside.model.config.vocab_size)
+
+    def served(prompts: torch.Tensor, names: list[str]) -> Any:
+        seeds = [1] * len(names)
+        return Asked(pool, names, prompts, torch.ones_like(prompts), seeds, config).collect()
+
+    def own(prompts: torch.Tensor, preference: torch.Tensor) -> Any:
+        with adapter.at(preference):
+            return generate(model, prompts, torch.ones_like(prompts), config)
+
     for rows in ROWS:
-        prompts = torch.randint(1, vocabulary, (rows, PROMPT), generator=draw).to(device)
-        preference = sampler.sample(rows).to(device)
+        size = (rows, PROMPT)
+        prompts = torch.randint(1, min(64, model.config.vocab_size), size, generator=draw)
+        prompts, preference = prompts.to(device), sampler.sample(rows).to(device)
         begin = time.perf_counter()
         folder = published / f"00000000-{rows}"
-        beside.adapter.save(folder)
+        adapter.save(folder)
         written, version = time.perf_counter() - begin, f"{NAME}/{folder.name}"
-        served = partial(beside.served, prompts, preference, version)
-        begin = time.perf_counter()
-        served()
-        first = time.perf_counter() - begin
-        again = median_seconds(served)
-        own = median_seconds(partial(beside.own, prompts, preference))
-        distance = beside.distance(prompts, preference, version)
+        names = [model_name(version, adapter.config.objectives, row) for row in preference.cpu()]
+        first, again = seconds_of(served, prompts, names)
+        _, alone = seconds_of(own, prompts, preference)
+        sequences, mask, theirs = served(prompts, names)
+        with adapter.at(preference), torch.no_grad():
+            ours = log_probs(model, sequences, mask, response_tokens(mask, PROMPT - 1))
+        distance = float((ours - theirs)[:, PROMPT - 1 :].abs().mean())
         yield {
             "rows, each at its λ": rows,
-            "tokens": beside.length,
-            "own, rows/s": rows / own,
+            "tokens": length,
+            "own, rows/s": rows / alone,
             "vLLM, rows/s": rows / again,
             "vLLM with new LoRAs, rows/s": rows / first,
             "adapter, bytes": sum(file.stat().st_size for file in folder.iterdir()),
@@ -153,7 +127,7 @@ def rows(args: argparse.Namespace) -> Iterator[Row]:
         flags = ["--gpu-memory-utilization", "0.5"] if device_of() == "cuda" else []
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
         url = start_server(needed, Path(folder) / "server", dtype, [*flags, "--enforce-eager"]).url
-        yield from measured(Beside(model, adapter, Pool([Server(url)]), length), published)
+        yield from measured(model, adapter, Pool([Server(url)]), length, published)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,12 @@ from safe_rlhf_panacea.adapter.config import AdapterConfig, AdapterError
 from safe_rlhf_panacea.adapter.io import SoupLinear, load_adapter, load_soup
 from safe_rlhf_panacea.adapter.layer import SvdLoraLinear
 from safe_rlhf_panacea.adapter.model import PanaceaAdapter, inject_adapter
-from safe_rlhf_panacea.adapter.rows import at_first_row, have_one_preference, taking_rows
-from safe_rlhf_panacea.adapter.state import PreferenceState
+from safe_rlhf_panacea.adapter.state import (
+    PreferenceState,
+    at_first_row,
+    have_one_preference,
+    taking_rows,
+)
 
 __all__ = [
     "AdapterConfig",

@@ -124,7 +124,7 @@ def read_tensors(folder: str | Path) -> dict[str, torch.Tensor]:
 def load_adapter(model: nn.Module, folder: str | Path) -> PanaceaAdapter:
     """Inject the adapter that ``folder`` holds.
 
-    An ``AdapterError``, and a model as it was, where files are missing or damaged, or the adapter
+    A ``UserError``, and a model as it was, where files are missing or damaged, or the adapter
     belongs to another model: one of other shapes, or one whose weights differ.
     """
     config, tensors = read_config(folder), read_tensors(folder)
@@ -156,7 +156,7 @@ def load_soup(
 ) -> PanaceaAdapter:
     """Inject the soup of single-objective adapters, one per objective in the order of λ.
 
-    An ``AdapterError``, and a model as it was, where the ingredients in ``folders`` differ in
+    A ``UserError``, and a model as it was, where the ingredients in ``folders`` differ in
     shape, have a preference part, were trained on another base, are missing or damaged.
     """
     if not folders:

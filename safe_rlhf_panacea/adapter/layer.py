@@ -65,18 +65,14 @@ class SvdLoraLinear(nn.Module):
         self.out_features, self.in_features = linear_shape(base)
         self.config = config
         self.state = state
-        self._make_factors(self.weight)
+        self.register_parameter("lora_s", None)
+        for name, shape in factor_shapes(self.out_features, self.in_features, config).items():
+            empty = torch.empty(*shape, device=self.weight.device, dtype=self.weight.dtype)
+            setattr(self, name, nn.Parameter(empty))
         # W0 while merged, in a tuple: torch would take it for a parameter of the layer.
         self._base_weight: tuple[nn.Parameter] | None = None
         self._cache: tuple[tuple[object, ...], torch.Tensor] | None = None
         self.reset_parameters()
-
-    def _make_factors(self, like: torch.Tensor) -> None:
-        self.register_parameter("lora_s", None)
-        shapes = factor_shapes(self.out_features, self.in_features, self.config)
-        for name, shape in shapes.items():
-            empty = torch.empty(*shape, device=like.device, dtype=like.dtype)
-            setattr(self, name, nn.Parameter(empty))
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has parameters of its own, whose versions say nothing about what is remembered."""
@@ -135,17 +131,10 @@ class SvdLoraLinear(nn.Module):
         return frozen_linear(tokens, weight, self.bias).view(*x.shape[:-1], self.out_features)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Apply W(λ).
+        """Apply W(λ), size = (B, ..., in_features) to (B, ..., out_features).
 
-        Args:
-            x: size = (B, ..., in_features); with one λ per sample its first dimension is the
-                batch.
-
-        Returns:
-            size = (B, ..., out_features).
-
-        Raises:
-            AdapterError: λ has changed since the pass that gradient checkpointing repeats here.
+        An ``AdapterError`` where rows and λ per sample do not match, or λ has changed since the
+        pass that gradient checkpointing repeats here.
         """
         merged, eager = self._base_weight is not None, not torch.compiler.is_compiling()
         if eager:
@@ -186,10 +175,7 @@ class SvdLoraLinear(nn.Module):
         """Put W(λ), computed in float32 and rounded once, in the place of W0.
 
         The layer has a parameter of its own until ``unmerge``: what shares W0 with it, such as the
-        embeddings or a critic on the same backbone, keeps W0.
-
-        Raises:
-            AdapterError: already merged.
+        embeddings or a critic on the same backbone, keeps W0. Twice is an ``AdapterError``.
         """
         if self._base_weight is not None:
             raise AdapterError("the adapter is already merged: unmerge it first")

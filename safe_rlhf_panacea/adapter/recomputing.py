@@ -51,11 +51,7 @@ def witnessed(x: torch.Tensor, state: PreferenceState) -> torch.Tensor:
 
 
 def check_repetition(state: PreferenceState, *, merged: bool) -> None:
-    """Remember what a layer's first pass sees, and hold the repetition to it (reentrant).
-
-    Raises:
-        AdapterError: the repetition would see something else.
-    """
+    """Remember what a layer's first pass sees; refuse another repetition of it (reentrant)."""
     if torch.is_grad_enabled():
         if torch._C._current_graph_task_id() != -1:  # inside a backward pass
             seen = getattr(torch._C._current_autograd_node(), _SEEN, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -151,3 +151,49 @@ def follow_rows(model: nn.Module, state: PreferenceState) -> None:
     for module in model.modules():
         if module is model or hasattr(module, "base_model_prefix"):
             module.register_forward_pre_hook(note, with_kwargs=True)
+
+
+# -- some rows of a batch in a forward pass of their own, each at its λ ---------------
+
+
+def _states(model: nn.Module) -> list[PreferenceState]:
+    """λ of all adapters in a model, whose layers have it as their ``state``."""
+    found = (vars(module).get("state") for module in model.modules())
+    return list({id(one): one for one in found if isinstance(one, PreferenceState)}.values())
+
+
+def have_one_preference(model: nn.Module, batch: int, copies: int) -> bool:
+    """Whether the rows of a batch, taken ``copies`` at a time, have the same λ each time."""
+    for value in (state.value for state in _states(model) if state.value.dim() == 2):
+        repeated = batch // len(value)  # beyond 1 where ``generate`` repeats each row
+        if repeated % copies == 0:
+            continue
+        if repeated > 1:
+            return False
+        groups = value.view(-1, copies, value.size(-1))
+        if not (groups == groups[:, :1]).all():
+            return False
+    return True
+
+
+@contextmanager
+def taking_rows(model: nn.Module, rows: torch.Tensor, batch: int) -> Iterator[None]:
+    """Inside, a model's passes are over some ``rows`` of a ``batch`` of so many, each at its λ.
+
+    ``rows`` are int64, size = (n,), in the order of the pass; without adapters nothing changes.
+    """
+    with ExitStack() as stack:
+        for state in _states(model):
+            stack.enter_context(state.taking(rows, batch))
+        yield
+
+
+@contextmanager
+def at_first_row(model: nn.Module) -> Iterator[None]:
+    """Inside, passes of a model may have any number of rows, all at the λ of the first one."""
+    with ExitStack() as stack:
+        for state in _states(model):
+            if state.value.dim() == 2:
+                stack.enter_context(state.kept())
+                state.set(state.value[0], state.value.device)
+        yield

@@ -79,7 +79,7 @@ class Option:
         if several := get_origin(hint) in (tuple, Sequence):
             hint = get_args(hint)[0]
         choices: tuple[Any, ...] = ()
-        metavars = [self.metavar]
+        metavars: list[str] = []
         if get_origin(hint) is Literal:
             choices = get_args(hint)
             kind = kinds.one_of(choices)
@@ -146,12 +146,6 @@ class Options:
         for name, one in self.OPTIONS.items():
             object.__setattr__(self, name, one.read(getattr(self, name)))
 
-    @classmethod
-    def of(cls, values: Mapping[str, Any] | Namespace) -> Self:
-        """Of what ``values`` has of this class's options; the rest has its defaults."""
-        found = vars(values) if isinstance(values, Namespace) else values
-        return cls(**{name: found[name] for name in cls.OPTIONS if name in found})
-
     def check(self) -> None:
         """Refuse options that contradict each other, before anything is loaded."""
         self.check_belonging(self)
@@ -161,9 +155,9 @@ class Options:
         """Refuse what belongs to an option that has another value; also of a namespace."""
         for name, one in cls.OPTIONS.items():
             other, _, wanted = one.belongs.removeprefix("--").partition(" ")
-            if getattr(values, name, None) in (None, False) or not other:
-                continue
-            if getattr(values, other) != wanted:
+            value = getattr(values, name, None)
+            is_given = value is not None and value is not False
+            if other and is_given and getattr(values, other) != wanted:
                 raise UserError(f"{one.flag} belongs to {one.belongs}")
 
     @classmethod

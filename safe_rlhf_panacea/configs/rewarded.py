@@ -11,6 +11,7 @@ from safe_rlhf_panacea.configs.kinds import AUTO, AnyPath
 from safe_rlhf_panacea.configs.options import Options, option
 from safe_rlhf_panacea.configs.training import DataOptions, TemplateOptions
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.io import check_file
 
 # An option has pairs.
 NamedValues = Sequence[kinds.Named] | Mapping[str, Any]
@@ -133,12 +134,5 @@ class RewardFileOptions(TemplateOptions, MeasureOptions):
 
         if not self.reward_models:
             raise UserError("--reward_models is missing: there is nothing to measure")
-        file = Path(self.output_file)
-        if file.is_dir():
-            raise UserError(f"{file} is a folder: --output_file is a file's name")
-        if file.exists() and not self.overwrite:
-            raise UserError(f"{file} exists: choose another file or give --overwrite")
-        above = next(folder for folder in file.absolute().parents if folder.exists())
-        if not above.is_dir():
-            raise UserError(f"{above} is no folder: {file} cannot be written")
+        check_file(Path(self.output_file), self.overwrite)
         read_specs(self.datasets)

@@ -13,7 +13,14 @@ import torch
 from safe_rlhf_panacea.data.raw import CHOSEN, OF_ANSWERS, LeaveOut, labels_for, labels_of, without
 from safe_rlhf_panacea.data.specs import DatasetSpec, Spec, Specs, read_specs
 from safe_rlhf_panacea.data.template import ChatTemplate
-from safe_rlhf_panacea.data.tokenized import IGNORE_INDEX, Row, Sample, TokenizedDataset, pad
+from safe_rlhf_panacea.data.tokenized import (
+    IGNORE_INDEX,
+    Row,
+    Sample,
+    TokenizedDataset,
+    packed,
+    pad,
+)
 from safe_rlhf_panacea.errors import UserError
 
 
@@ -44,7 +51,7 @@ class SupervisedDataset(TokenizedDataset):
         labels = list(texts[0])
         learnt_from = common_prefix(prompt, labels)
         labels[:learnt_from] = [IGNORE_INDEX] * learnt_from
-        return {"input_ids": self.packed(texts[0]), "labels": self.packed(labels)}
+        return {"input_ids": packed(texts[0]), "labels": packed(labels)}
 
     @staticmethod
     def collate(samples: list[Any], pad_token_id: int) -> Sample:
@@ -119,8 +126,8 @@ class PreferenceDataset(TokenizedDataset):
         first = next(value for value in row.labels if value is not None)
         signs = {None: 0.0, first: 1.0, 1 - first: -1.0}
         return {
-            "better_input_ids": self.packed(texts[first]),
-            "worse_input_ids": self.packed(texts[1 - first]),
+            "better_input_ids": packed(texts[first]),
+            "worse_input_ids": packed(texts[1 - first]),
             "labels": [signs[value] for value in row.labels],
             "prompt_length": min(common_prefix(prompt, text) for text in texts),
         }
@@ -173,7 +180,7 @@ class PromptOnlyDataset(TokenizedDataset):
 
     def make(self, row: Row, prompt: list[int], *texts: list[int]) -> Sample:
         del texts
-        return {"input_ids": self.packed(prompt), "example": row.sample}
+        return {"input_ids": packed(prompt), "example": row.sample}
 
     @staticmethod
     def collate(samples: list[Any], pad_token_id: int) -> Sample:

@@ -102,8 +102,6 @@ def two_of(unit: tuple[Row, ...], field: str) -> tuple[Row, Row, Row]:
     return row, both[0], both[1]
 
 
-# -- conversations: lists of messages, lists of turns, and dialogues in one text ----------
-
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 ROLES = {
     **dict.fromkeys(("system", "developer"), SYSTEM),

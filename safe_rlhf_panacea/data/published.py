@@ -12,10 +12,8 @@ from typing import Any, ClassVar
 from safe_rlhf_panacea.data import formats, raw, specs
 from safe_rlhf_panacea.data.formats import NO_TURNS, higher, number, pair, rows_with, text
 from safe_rlhf_panacea.data.own import alpaca
-from safe_rlhf_panacea.data.raw import Format, LeaveOut, Numbered, RawDataset, RawSample, Row
+from safe_rlhf_panacea.data.raw import Format, LeaveOut, Numbered, RawSample, Row
 from safe_rlhf_panacea.errors import UserError
-
-# -- PKU-SafeRLHF: pairs with two labels (arXiv 2310.12773, 2406.15513) -------------------
 
 
 @rows_with(
@@ -25,7 +23,10 @@ from safe_rlhf_panacea.errors import UserError
     objectives=tuple(raw.SAFE_RLHF_LABELS.values()),
 )
 def safe_rlhf(row: Row) -> RawSample:
-    """A pair with the labels ``helpful`` and ``harmless``; an id other than 0 and 1 is none."""
+    """PKU-SafeRLHF (arXiv 2310.12773, 2406.15513): a pair with labels ``helpful``, ``harmless``.
+
+    An id other than 0 and 1 is no label.
+    """
     ids = {name: number(row[field], field) for field, name in raw.SAFE_RLHF_LABELS.items()}
     return pair(
         text(row, "prompt", "prompt"),
@@ -33,9 +34,6 @@ def safe_rlhf(row: Row) -> RawSample:
         text(row, "response_1", "response"),
         {name: int(value) if value in (0, 1) else None for name, value in ids.items()},
     )
-
-
-# -- hh-rlhf: dialogues that differ in their last answer (arXiv 2204.05862) ---------------
 
 
 def last_answer(row: Row, field: str) -> tuple[list[str], str]:
@@ -48,7 +46,10 @@ def last_answer(row: Row, field: str) -> tuple[list[str], str]:
 
 
 def hh_rlhf(objective: str) -> Format:
-    """Pairs whose chosen answer is better for one objective, that of their folder."""
+    """hh-rlhf (arXiv 2204.05862): pairs whose chosen answer is better for their folder's objective.
+
+    Dialogues differ in their last answer alone.
+    """
 
     @rows_with("chosen/rejected", "pairs", "hh-rlhf", objectives=(objective,))
     def convert(row: Row) -> RawSample:
@@ -67,8 +68,6 @@ def hh_dialogue(row: Row) -> RawSample:
     context, chosen = last_answer(row, "chosen")
     return {"input": context, "answer": chosen}
 
-
-# -- UltraFeedback: completions rated on four aspects (arXiv 2310.01377) ------------------
 
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 
@@ -91,7 +90,7 @@ def rating(completion: Row, aspect: str) -> float | None:
     objectives=ASPECTS,
 )
 def ultrafeedback(unit: tuple[Row, ...]) -> RawSample:
-    """A pair; an aspect labels it where both have a rating and the ratings differ."""
+    """UltraFeedback (arXiv 2310.01377): a pair, labelled by each aspect whose ratings differ."""
     row, one, other = formats.two_of(unit, "completions")
     return pair(
         text(row, "instruction", "prompt"),
@@ -101,20 +100,7 @@ def ultrafeedback(unit: tuple[Row, ...]) -> RawSample:
     )
 
 
-# -- HelpSteer2: responses rated 0 to 4 on five attributes (arXiv 2406.08673) -------------
-
 ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
-
-
-def parse_prompt(prompt: str) -> str | list[str]:
-    """The turns of a prompt, of which later ones begin with ``<extra_id_1>`` and the speaker."""
-    parts = re.split(r"\n?<extra_id_1>(User|Assistant)\n", prompt)
-    turns, speakers = parts[::2], ["User", *parts[1::2]]
-    if len(turns) == 1:
-        return prompt
-    if speakers != ["User", *["Assistant", "User"] * (len(turns) // 2)]:
-        raise LeaveOut(NO_TURNS)
-    return [formats.usable(turn, "turn") for turn in turns]
 
 
 def consecutive(rows: Numbered) -> Iterator[tuple[int, list[Row]]]:
@@ -132,17 +118,23 @@ def consecutive(rows: Numbered) -> Iterator[tuple[int, list[Row]]]:
     objectives=ATTRIBUTES,
 )
 def helpsteer2(unit: list[Row]) -> RawSample:
-    """A pair of two consecutive rows with the same prompt."""
-    prompt = parse_prompt(text(unit[0], "prompt", "prompt"))
+    """HelpSteer2 (arXiv 2406.08673): a pair of two consecutive rows with the same prompt.
+
+    Each is rated 0 to 4 on five attributes. Later turns of a prompt begin with ``<extra_id_1>``
+    and the speaker.
+    """
+    prompt: str | list[str] = text(unit[0], "prompt", "prompt")
+    parts = re.split(r"\n?<extra_id_1>(User|Assistant)\n", str(prompt))
+    turns, speakers = parts[::2], ["User", *parts[1::2]]
+    if len(turns) > 1:
+        if speakers != ["User", *["Assistant", "User"] * (len(turns) // 2)]:
+            raise LeaveOut(NO_TURNS)
+        prompt = [formats.usable(turn, "turn") for turn in turns]
     if len(unit) < 2:
         raise LeaveOut("prompt with one response")
     one, other = ({name: number(row[name], name) for name in ATTRIBUTES} for row in unit)
     answer, second = (text(row, "response", "response") for row in unit)
-    labels = {name: higher(one[name], other[name]) for name in ATTRIBUTES}
-    return pair(prompt, answer, second, labels)
-
-
-# -- BeaverTails: its prompts, each once (arXiv 2307.04657) -------------------------------
+    return pair(prompt, answer, second, {name: higher(one[name], other[name]) for name in one})
 
 
 def with_repeats(rows: Numbered) -> Iterator[tuple[int, tuple[Row, bool]]]:
@@ -156,15 +148,12 @@ def with_repeats(rows: Numbered) -> Iterator[tuple[int, tuple[Row, bool]]]:
 
 @rows_with("prompt", "prompts", "BeaverTails", regroup=with_repeats)
 def beavertails(unit: tuple[Row, bool]) -> RawSample:
-    """A prompt, left out if an earlier row has the same."""
+    """BeaverTails (arXiv 2307.04657): its prompts, each once."""
     row, came_before = unit
     prompt = text(row, "prompt", "prompt")
     if came_before:
         raise LeaveOut("prompt that came before")
     return {"input": prompt}
-
-
-# -- the data sets ------------------------------------------------------------------------
 
 
 class PublishedDataset(raw.TableDataset):
@@ -217,13 +206,6 @@ class PublishedDataset(raw.TableDataset):
 
     def format_of(self, first: Row) -> Format:
         return self.form
-
-
-def published(name: str) -> type[PublishedDataset]:
-    """The class of the published data set of a name."""
-    cls = RawDataset._registry[name]
-    assert issubclass(cls, PublishedDataset), name
-    return cls
 
 
 def _publish(names: str, hub: str, licence: str, splits: str, form: Format, **more: Any) -> None:

@@ -48,9 +48,6 @@ def without(sample: Mapping[str, Any], names: Collection[str]) -> Any:
     return {name: value for name, value in sample.items() if name not in names}
 
 
-# -- labels -------------------------------------------------------------------------------
-
-
 def label_value(value: Any, field: str) -> int | None:
     """0 or 1, the index of the better response, or None where it is unknown."""
     is_number = isinstance(value, Real) and not isinstance(value, bool)  # NumPy's too
@@ -101,9 +98,6 @@ def for_objective(samples: Iterable[RawSample], objective: str, told: str) -> li
     return result
 
 
-# -- data sets by name --------------------------------------------------------------------
-
-
 class RawDataset(Dataset[RawSample]):
     """Base of all raw data sets; a subclass with a ``NAME`` registers itself.
 
@@ -116,7 +110,7 @@ class RawDataset(Dataset[RawSample]):
     OBJECTIVES: ClassVar[tuple[str, ...]] = ()  # that label its pairs, where known beforehand
     seen = ""  # the name of the format that its columns told
 
-    _registry: ClassVar[dict[str, type[RawDataset]]] = {}
+    registry: ClassVar[dict[str, type[RawDataset]]] = {}  # by name and by alias
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         """Register the class under its name and aliases."""
@@ -127,30 +121,25 @@ class RawDataset(Dataset[RawSample]):
         for name in names:
             if not isinstance(name, str) or not name or ":" in name:
                 raise ValueError(f"{name!r} is no name for a data set: a string without colons is")
-            if name in RawDataset._registry or names.count(name) > 1:
+            if name in RawDataset.registry or names.count(name) > 1:
                 raise ValueError(f"there is already a data set named {name!r}")
-        RawDataset._registry.update(dict.fromkeys(names, cls))
+        RawDataset.registry.update(dict.fromkeys(names, cls))
 
     @staticmethod
     def registered() -> list[type[RawDataset]]:
         """The classes of all data sets that have a name, sorted by it."""
-        return sorted(set(RawDataset._registry.values()), key=lambda cls: cls.NAME)
-
-    @staticmethod
-    def names() -> Collection[str]:
-        """All names of data sets, with their aliases."""
-        return RawDataset._registry.keys()
+        return sorted(set(RawDataset.registry.values()), key=lambda cls: cls.NAME)
 
     @staticmethod
     def load(name: str, /, path: str | None = None) -> RawDataset:
         """Open a data set by name; the ``UserError`` of an unknown one lists those that exist."""
-        if name not in RawDataset._registry:
+        if name not in RawDataset.registry:
             known = ", ".join(cls.NAME for cls in RawDataset.registered())
             raise UserError(
                 f"unknown data set {name!r}; there are: {known}; a file, a folder or a data set of "
                 f"the hub is given as {AUTO}:1:{name}"
             )
-        cls = RawDataset._registry[name]
+        cls = RawDataset.registry[name]
         return cls() if path is None else cls(path=path)  # type: ignore[call-arg]  # see above
 
     make = load  # Safe-RLHF's name
@@ -170,8 +159,6 @@ class RawDataset(Dataset[RawSample]):
         """Where a sample comes from, for messages."""
         return f"data set {self.NAME!r}, row {index + 1}"
 
-
-# -- data sets of a table's rows ----------------------------------------------------------
 
 Row = dict[str, Any]
 Numbered = Iterable[tuple[int, Any]]  # rows, or units made of them, each with its row's number

@@ -69,9 +69,9 @@ class Renderer:
         ``tokens`` are the special tokens by name. If ``answering``, the text ends where the answer
         begins. ``now`` is what the template's ``strftime_now`` tells; None: the present time.
         """
-        conversation = {"conversation": messages, "add_generation_prompt": answering}
-        request: dict[str, Any] = {"seconds": SECONDS, "now": now and now.isoformat()}
-        request["arguments"] = {**conversation, "chat_template": template, **tokens}
+        arguments = {"conversation": messages, "add_generation_prompt": answering}
+        arguments |= {"chat_template": template, **tokens}
+        request = {"seconds": SECONDS, "now": now and now.isoformat(), "arguments": arguments}
         with self._lock:
             answer = self._ask(json.dumps(request, default=str).encode() + b"\n")
             if not answer:
@@ -107,7 +107,7 @@ class Renderer:
         """Wait until the process has ended; returns the reason why it has."""
         process, self._process = self._process, None
         if process is None:
-            return "the process that renders it has ended"
+            return ""
         process.communicate()
         if process.returncode == -signal.SIGPROF:
             return f"it takes more than {SECONDS:g} seconds of processor time"
@@ -124,9 +124,6 @@ render = _renderer.render
 atexit.register(_renderer.close)
 # A process that is forked off starts one of its own.
 os.register_at_fork(after_in_child=_renderer.begin)
-
-
-# -- in the process -----------------------------------------------------------------------
 
 
 def _answer(tokenizer: Any, request: dict[str, Any]) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def _parse(string: str) -> DatasetSpec:
 
 def _is_place(name: str) -> bool:
     """Whether the name in a spec is a file, a folder or a hub name, not a known data set."""
-    if name in RawDataset.names():
+    if name in RawDataset.registry:
         return False
     place, _, _ = name.partition("#")
     if name.endswith((*SUFFIXES, ".parquet")) or Path(place).expanduser().exists():
@@ -157,9 +157,6 @@ def read_specs(specs: Specs) -> list[DatasetSpec]:
         if keys.count(key) > 1:
             raise UserError(f"{spec} is given twice; a proportion of 2 takes every row twice")
     return result
-
-
-# -- what a path opens --------------------------------------------------------------------
 
 
 def split_path(path: str) -> tuple[str, str | None]:

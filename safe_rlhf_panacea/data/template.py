@@ -22,8 +22,6 @@ _WORDS = "7The1words0"  # stand in for a turn; no template has them
 
 Turns = str | Sequence[str]
 
-# -- control tokens -----------------------------------------------------------------------
-
 
 def special_tokens(tokenizer: Any) -> list[str]:
     """The spellings of a tokenizer's special tokens, the shortest first."""
@@ -78,9 +76,6 @@ def tokenize(
     return [[*start, *joined(text), *end] if CUT in text else next(whole) for text in texts]
 
 
-# -- templates ----------------------------------------------------------------------------
-
-
 def as_turns(turns: Turns) -> list[str]:
     """Turns that alternate user, assistant, ..., user; a ``UserError`` if not."""
     turns = [turns] if isinstance(turns, str) else list(turns)
@@ -131,14 +126,15 @@ class ChatTemplate(abc.ABC):
         It is ``auto`` (the tokenizer's own, else Safe-RLHF's), ``safe-rlhf``, ``none``, ``raw``, or
         the path of a jinja file.
         """
-        from safe_rlhf_panacea.data.templates import SafeRlhfTemplate, own_template, read_template
+        from safe_rlhf_panacea.data import templates
 
         if choice == AUTO:
-            template: ChatTemplate = own_template(tokenizer) or SafeRlhfTemplate(tokenizer)
+            own = templates.own_template(tokenizer)
+            template: ChatTemplate = own or templates.SafeRlhfTemplate(tokenizer)
         elif choice in NAMES:
             template = ChatTemplate.as_recorded(choice, tokenizer)
         else:
-            template = read_template(choice, tokenizer)
+            template = templates.read_template(choice, tokenizer)
         template.now = now
         return template
 
@@ -206,8 +202,7 @@ class ChatTemplate(abc.ABC):
 
     def encode(self, prompts: Sequence[str], *rests: Sequence[str]) -> list[list[list[int]]]:
         """Token ids of prompts and, column by column, of each prompt with what follows it."""
-        columns = ([p + r for p, r in zip(prompts, rest, strict=True)] for rest in rests)
-        texts = [*prompts, *(text for column in columns for text in column)]
+        texts = [*prompts, *(p + r for rest in rests for p, r in zip(prompts, rest, strict=True))]
         ids = tokenize(self.tokenizer, texts, self.ADDS_SPECIAL_TOKENS)
         count = len(prompts)
         starts, *wholes = (ids[i : i + count] for i in range(0, len(ids), count))

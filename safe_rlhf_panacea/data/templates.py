@@ -13,11 +13,8 @@ from safe_rlhf_panacea.data.rendering import RenderingError, render
 from safe_rlhf_panacea.data.template import ChatTemplate, Turns, as_text, as_turns, control_pattern
 from safe_rlhf_panacea.errors import UserError
 
-PROMPT_BEGIN = "BEGINNING OF CONVERSATION: "
-PROMPT_USER = "USER: {input} "
-PROMPT_ASSISTANT = "ASSISTANT:"  # without a space, as the answer follows directly
 # What Safe-RLHF writes before and after the words of a single turn.
-SAFE_RLHF_MARKS = (f"{PROMPT_BEGIN}{PROMPT_USER.split('{input}')[0]}".strip(), PROMPT_ASSISTANT)
+SAFE_RLHF_MARKS = ("BEGINNING OF CONVERSATION: USER:", "ASSISTANT:")
 _QUESTION, _ANSWER = "7question0", "7answer0"  # no template has these words
 
 Messages = list[dict[str, str]]
@@ -64,13 +61,11 @@ class SafeRlhfTemplate(ChatTemplate):
                 "Safe-RLHF's template has no place for a system prompt: choose another "
                 "--chat_template, or leave the system prompt out"
             )
-        text = PROMPT_BEGIN
+        text = "BEGINNING OF CONVERSATION: "
         for index, turn in enumerate(map(self.said, as_turns(turns))):
-            if index % 2 == 0:
-                # Not str.format: the user's own braces are text.
-                text += PROMPT_USER.replace("{input}", turn) + PROMPT_ASSISTANT
-            else:
-                text += turn + self.tokenizer.eos_token
+            # The answer follows directly, without a space.
+            is_users = index % 2 == 0
+            text += f"USER: {turn} ASSISTANT:" if is_users else turn + self.tokenizer.eos_token
         return text
 
 

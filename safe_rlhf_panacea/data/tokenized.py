@@ -20,14 +20,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler
 
-from safe_rlhf_panacea.data.raw import (
-    CHOSEN,
-    LeaveOut,
-    RawSample,
-    for_objective,
-    labels_of,
-    reasons,
-)
+from safe_rlhf_panacea.data import raw
+from safe_rlhf_panacea.data.raw import LeaveOut, RawSample
 from safe_rlhf_panacea.data.specs import DatasetSpec, Specs, read_specs
 from safe_rlhf_panacea.data.template import AUTO, CUT, ChatTemplate
 from safe_rlhf_panacea.distributed import is_main_process
@@ -67,25 +61,27 @@ def select_rows(specs: list[DatasetSpec], seed: int) -> list[Row]:
     selected = []
     seeds = np.random.SeedSequence(seed).spawn(len(specs))
     for number, (spec, child) in enumerate(zip(specs, seeds, strict=True)):
-        raw = spec.load()
-        if len(raw) == 0:
+        data = spec.load()
+        if (size := len(data)) == 0:
             raise UserError(f"{spec}: no rows")
-        copies, rest = divmod(spec.count(len(raw)), len(raw))
-        drawn = np.random.default_rng(child).choice(len(raw), size=rest, replace=False)
-        indices = [*range(len(raw))] * copies + sorted(drawn.tolist())
-        samples = raw if spec.objective is None else for_objective(raw, spec.objective, str(spec))
-        selected += [Row(raw.where(i), samples[i], number, raw.KIND) for i in indices]
-        if raw.seen and is_main_process():
-            labels = {name for sample in samples for name in labels_of(sample)} - {CHOSEN}
+        copies, rest = divmod(spec.count(size), size)
+        drawn = np.random.default_rng(child).choice(size, size=rest, replace=False)
+        indices = [*range(size)] * copies + sorted(drawn.tolist())
+        samples: Any = data
+        if spec.objective is not None:
+            samples = raw.for_objective(data, spec.objective, str(spec))
+        selected += [Row(data.where(i), samples[i], number, data.KIND) for i in indices]
+        if data.seen and is_main_process():
+            labels = {name for sample in samples for name in raw.labels_of(sample)} - {raw.CHOSEN}
             names = ", ".join(sorted(labels))
-            what = "texts" if raw.KIND == "supervised" else raw.KIND
-            for_whom = f" for {names}" if names and raw.KIND == "pairs" else ""
-            say(f"{spec}: {raw.seen}, {len(raw)} {what}{for_whom}", file=sys.stderr)
+            what = "texts" if data.KIND == "supervised" else data.KIND
+            for_whom = f" for {names}" if names and data.KIND == "pairs" else ""
+            say(f"{spec}: {data.seen}, {size} {what}{for_whom}", file=sys.stderr)
     return selected
 
 
 def pad(
-    sequences: Sequence[torch.Tensor], value: int, side: str = "right"
+    sequences: list[torch.Tensor], value: int, side: str = "right"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad B sequences, size = (L_b,) each; returns ids and boolean mask, size = (B, L) each."""
     ids = pad_sequence(sequences, batch_first=True, padding_value=value, padding_side=side)
@@ -93,6 +89,11 @@ def pad(
     lengths = torch.tensor([sequence.numel() for sequence in sequences])  # size = (B,)
     mask = torch.arange(ids.size(1)) < lengths.unsqueeze(1)  # size = (B, L)
     return ids, mask.flip(1) if side == "left" else mask
+
+
+def packed(ids: list[int]) -> np.ndarray:
+    """Token ids, size = (L,), stored in 4 bytes each; a sample has them as int64."""
+    return np.array(ids, dtype=np.int32)
 
 
 class TokenizedDataset(Dataset[Sample]):
@@ -167,7 +168,7 @@ class TokenizedDataset(Dataset[Sample]):
                     self._samples.append(self.make(row, prompt_ids, *cut))
                 except LeaveOut as reason:
                     self.left_out[str(reason)] += 1
-        total, told = len(self._samples) + self.left_out.total(), reasons(self.left_out)
+        total, told = len(self._samples) + self.left_out.total(), raw.reasons(self.left_out)
         if not self._samples:
             told = f"{self.source}: nothing left of {total} rows: {told}"
             raise UserError(f"{told}; raise max_length or shorten the prompts")
@@ -176,15 +177,10 @@ class TokenizedDataset(Dataset[Sample]):
 
     @abc.abstractmethod
     def make(self, row: Row, prompt: list[int], *texts: list[int]) -> Sample:
-        """The sample of a row, of its prompt's ids and those of the prompt with each answer.
+        """The sample of a row: its prompt's ids, and those of the prompt with each answer.
 
-        Ids are in ``packed`` form. ``LeaveOut`` says why the row is none.
+        ``LeaveOut`` says why the row is none. Ids are ``packed``.
         """
-
-    @staticmethod
-    def packed(ids: list[int]) -> np.ndarray:
-        """Token ids in 4 bytes each, which ``__getitem__`` gives as int64, size = (L,)."""
-        return np.array(ids, dtype=np.int32)
 
     def prompt(self, row: Row) -> str:
         """The row's prompt in the template."""

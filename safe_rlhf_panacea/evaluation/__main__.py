@@ -110,44 +110,40 @@ def _for_rewards(
     rewards = loading.rewards_for(options, specs, policy.tokenizer, policy.sampling.stop_ids)
     prompts = loading.read_prompts(options, template)
     rewards.check_columns([prompt.example for prompt in prompts], "the prompts")
-    clusters = None
+    units: dict[str, Any] = {"names": [unit_name(prompt.text) for prompt in prompts]}
     if options.cluster_column is not None:
-        clusters = []
+        units["clusters"] = []
         for prompt in prompts:
             family = (prompt.example or {}).get(options.cluster_column)
             if family is None:
                 column = f"--cluster_column {options.cluster_column}"
                 raise UserError(f"{column}: the row of {prompt.text!r} lacks it")
-            clusters.append(str(family))
+            units["clusters"].append(str(family))
     base = sample_base(policy, rewards, prompts) if options.with_base else None
-    names = [unit_name(prompt.text) for prompt in prompts]
-    what = {"prompts": prompts, "rewards": rewards, "base": base}
-    return what, {"names": names, "clusters": clusters}
+    return {"prompts": prompts, "rewards": rewards, "base": base}, units
 
 
 def _for_pairs(
     options: EvaluationOptions, method: loading.Method, template: ChatTemplate
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What to measure without rewards, and the names of the units, made of the pairs' tokens."""
-    template.tokenizer.padding_side = "right"
+    tokenizer, names = template.tokenizer, method.objectives
+    tokenizer.padding_side = "right"
     pairs = PreferenceDataset(
-        options.datasets,
-        template.tokenizer,
-        method.objectives,
-        seed=options.seed,
-        template=template,
+        options.datasets, tokenizer, names, seed=options.seed, template=template
     )
     rows = (pairs[i] for i in range(len(pairs)))
     keys = ("better_input_ids", "worse_input_ids")
-    names = [unit_name(*(row[key].tolist() for key in keys)) for row in rows]
-    return {"pairs": pairs, "margin_scale": method.margin_scale}, {"names": names}
+    units = [unit_name(*(row[key].tolist() for key in keys)) for row in rows]
+    return {"pairs": pairs, "margin_scale": method.margin_scale}, {"names": units}
 
 
 @one_line_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Evaluate, print the tables, write ``front.json`` and ``front.png``."""
     options = COMMAND.read(argv)
-    check_own_output(options.output_dir, PROGRAM, options.overwrite)
+    folder = Path(options.output_dir)
+    check_own_output(folder, PROGRAM, options.overwrite)
     members = [loading.read_member(folder) for folder in options.adapter]
     first = members[0]
     objectives, point = first.config.objectives, options.reference_point
@@ -161,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.reward_models:
         loading.read_rewards(options, objectives, options.reward_calibration)
     else:
-        check_own_output(Path(options.output_dir) / LOG_SIGMOID, PROGRAM, overwrite=True)
+        check_own_output(folder / LOG_SIGMOID, PROGRAM, overwrite=True)
     init_if_launched()
     with base_of(first.folder, first.config.base_model, options.base_model) as base:
         model, tokenizer = loading.load_model(options, base)
@@ -182,32 +178,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     result = measured.result(objectives, about, point, **units)
     if measured.margins is not None:
         losses = replace(measured, kind=LOG_SIGMOID).result(objectives, about, **units)
-        _write(options, measured, losses, template, LOG_SIGMOID)
+        _write(options, folder / LOG_SIGMOID, True, losses, template)
         say(f"{front_table(losses)}\n")
-    _write(options, measured, result, template)
+    _write(options, folder, options.overwrite, result, template, measured)
     say(f"{front_table(result)}\n\n{indicator_table([result])}")
-    say(f"\nWritten to {options.output_dir}: {FRONT_FILE}, {VALUES_FILE}, front.png")
+    say(f"\nWritten to {folder}: {FRONT_FILE}, {VALUES_FILE}, front.png")
     if measured.margins is not None:
         say(f"and the same in nats, of the losses of the pairs, to its folder {LOG_SIGMOID}")
 
 
 def _write(
     options: EvaluationOptions,
-    measured: Measurement,
+    folder: Path,
+    overwrite: bool,
     result: FrontResult,
     template: ChatTemplate,
-    below: str = "",
+    measured: Measurement | None = None,
 ) -> None:
     """Numbers, responses, picture, and the record last: it says that the folder is complete."""
-    folder = Path(options.output_dir) / below
-    folder = prepare_output_dir(folder, overwrite=options.overwrite or bool(below))
-    if options.reward_models:
+    folder = prepare_output_dir(folder, overwrite=overwrite)
+    if measured is not None and options.reward_models:
         responses = [*measured.base_responses(), *measured.responses()]
         atomic_write_json(folder / RESPONSES_FILE, responses)
     result.save(folder, overwrite=True)  # the folder was prepared for it
     result.plot(folder / "front.png")
-    about = {"program": PROGRAM, "chat_template": template.recorded}
-    write_run_record(folder, options, about)
+    write_run_record(folder, options, {"program": PROGRAM, "chat_template": template.recorded})
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from safe_rlhf_panacea.configs import Program, kinds, option
 from safe_rlhf_panacea.configs.rewarded import RewardFileOptions
 from safe_rlhf_panacea.data import ChatTemplate, PreferenceDataset, RawSample
 from safe_rlhf_panacea.data.tokenized import Row, Sample, pad
+from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.errors import UserError, one_line_errors
-from safe_rlhf_panacea.evaluation.loading import device, read_rewards, rewards_for
+from safe_rlhf_panacea.evaluation.loading import read_rewards, rewards_for
 from safe_rlhf_panacea.forward import across
 from safe_rlhf_panacea.fronts.measurement import agreement
 from safe_rlhf_panacea.fronts.over_grid import batches
@@ -84,28 +85,22 @@ class JudgedPairs(PreferenceDataset):
                 answers.append(pair[f"{side}_input_ids"][cut:])
         padding = self.tokenizer.pad_token_id
         (before, kept), (after, written) = pad(prompts, padding, "left"), pad(answers, padding)
-        where = device()
-        return Responses(
-            torch.cat([before, after], dim=1).to(where),
-            torch.cat([kept, written], dim=1).to(where),
-            before.size(1),
-            [pair["sample"] for pair in pairs] * 2,
-            across(2 * len(rows), 2),
-        )
+        ids, mask = torch.cat([before, after], dim=1), torch.cat([kept, written], dim=1)
+        examples, groups = [pair["sample"] for pair in pairs] * 2, across(2 * len(rows), 2)
+        where = own_device()
+        return Responses(ids.to(where), mask.to(where), before.size(1), examples, groups)
 
 
 def judged(margins: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
     """How a reward's margins agree with a label, and what its certainty is worth.
 
-    A Bradley-Terry model is right with probability σ(|margin|). Compared are the two over ten bins
-    of equal width: the expected calibration error is the mean distance between them.
-
-    ``margins`` are towards the better response, size = (P,), NaN where there is none; ``labels``
-    are +1 where they agree that it is, -1 or 0. In accuracies a tie counts half.
+    A Bradley-Terry model is right with probability σ(|margin|). The expected calibration error is
+    the mean distance between the two over ten bins of equal width. ``margins`` are towards the
+    better response, size = (P,), NaN where there is none; ``labels`` are +1, -1 or 0 for none.
     """
     towards = (margins * labels)[(labels != 0) & ~margins.isnan()]
     right, certainty = agreement(towards), towards.abs().sigmoid()
-    accuracy, number = right.mean().item(), len(towards)
+    number = len(towards)
     index = ((certainty - 0.5) * 2 * BINS).long().clamp(max=BINS - 1)
     bins = []
     for i in index.unique().tolist():
@@ -115,7 +110,7 @@ def judged(margins: torch.Tensor, labels: torch.Tensor) -> dict[str, Any]:
     distances = [entry["pairs"] * abs(entry["certainty"] - entry["accuracy"]) for entry in bins]
     return {
         "pairs": number,
-        "accuracy": accuracy,
+        "accuracy": right.mean().item(),
         "standard_error": (right.var(correction=0) / number).sqrt().item(),
         "log_loss": -F.logsigmoid(towards).mean().item(),
         "calibration_error": sum(distances) / number,

@@ -19,7 +19,7 @@ from safe_rlhf_panacea.data import ChatTemplate
 from safe_rlhf_panacea.data.datasets import different_rows
 from safe_rlhf_panacea.data.specs import read_specs
 from safe_rlhf_panacea.data.tokenized import Row, refusing, select_rows
-from safe_rlhf_panacea.distributed import is_main_process
+from safe_rlhf_panacea.distributed import is_main_process, own_device
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.forward import SamplingConfig
 from safe_rlhf_panacea.fronts.measure import measure
@@ -37,11 +37,6 @@ from safe_rlhf_panacea.runs.run_folder import RUN_FILE, read_record
 STEP_FOLDER = re.compile(r"step-(\d+)")
 
 
-def device() -> str:
-    """Where models are loaded: ``cuda`` if there is a GPU, else ``cpu``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def load_model(options: MeasureOptions, path: str) -> tuple[Any, Any]:
     """A model, on the GPU if there is one, and its tokenizer."""
     model, tokenizer = load_pretrained_models(
@@ -51,7 +46,7 @@ def load_model(options: MeasureOptions, path: str) -> tuple[Any, Any]:
         dtype=torch.bfloat16 if options.bf16 else None,
     )
     check_positions(model, options.max_length, path)
-    return model.to(device()), tokenizer
+    return model.to(own_device()), tokenizer
 
 
 def read_prompts(options: MeasureOptions, template: ChatTemplate) -> list[Prompt]:
@@ -79,12 +74,8 @@ def read_rewards(
     options: MeasureOptions, objectives: Sequence[str] | None, calibration: str | None = None
 ) -> list[RewardSpec]:
     """The rewards that the options describe, in the order of ``objectives``, if that is given."""
-    scaling: tuple[Any, Any, Any] = (
-        options.reward_scales,
-        options.reward_signs,
-        options.reward_shifts,
-    )
-    specs = reward_specs(options.reward_models, *scaling, objectives)
+    scales, signs, shifts = options.reward_scales, options.reward_signs, options.reward_shifts
+    specs = reward_specs(options.reward_models, scales, signs, shifts, objectives)  # type: ignore[arg-type]
     return specs if calibration is None else apply_calibration(specs, calibration)
 
 
@@ -97,28 +88,16 @@ def rewards_for(
         options.max_length, dtype, options.normalize_reward, options.trust_remote_code
     )
     rewards = load_rewards(specs, tokenizer, stop_ids, loading)
-    rewards.place(lambda model: model.to(device()))
+    rewards.place(lambda model: model.to(own_device()))
     return rewards
 
 
 def policy_of(options: ResponseOptions, model: Any, adapter: Any, template: ChatTemplate) -> Policy:
     """A model as the flags want it measured."""
-    sampling = SamplingConfig(
-        options.max_length,
-        template.stop_ids(model),
-        template.tokenizer.pad_token_id,
-        temperature=options.temperature,
-    )
-    return Policy(
-        model,
-        adapter,
-        template.tokenizer,
-        sampling,
-        seed=options.seed,
-        prompts_per_batch=options.batch_size,
-        pairs_per_batch=options.batch_size,
-        progress=options.progress,
-    )
+    stop_ids, pad = template.stop_ids(model), template.tokenizer.pad_token_id
+    sampling = SamplingConfig(options.max_length, stop_ids, pad, temperature=options.temperature)
+    size, shown = options.batch_size, options.progress
+    return Policy(model, adapter, template.tokenizer, sampling, options.seed, size, size, shown)
 
 
 @dataclass(frozen=True)
@@ -171,9 +150,10 @@ class Method:
         first = members[0]
         self.objectives, self.chat_template = first.config.objectives, first.config.chat_template
         for member in members:
-            if member.config.objectives != self.objectives:
+            names = member.config.objectives
+            if names != self.objectives:
                 raise UserError(
-                    f"{member.folder} has the objectives {', '.join(member.config.objectives)}, "
+                    f"{member.folder} has the objectives {', '.join(names)}, "
                     f"{first.folder} has {', '.join(self.objectives)}: they must agree"
                 )
             if member.config.chat_template != self.chat_template:
@@ -210,15 +190,9 @@ class Method:
         stored = [t.numel() for m in self.members for t in read_tensors(m.folder).values()]
         finished = [m.record.get("training_seconds") for m in self.members if m.step is None]
         seconds = [value for value in finished if value is not None]
-        return origin(
-            self.name,
-            label,
-            {**first.flags, "fixed_scaling": first.config.fixed_scaling},
-            first.step,
-            sum(seconds) if len(seconds) == len(self.members) else None,
-            sum(stored),
-            len(self.members),
-        )
+        known = sum(seconds) if len(seconds) == len(self.members) else None
+        flags = {**first.flags, "fixed_scaling": first.config.fixed_scaling}
+        return origin(self.name, label, flags, first.step, known, sum(stored), len(self.members))
 
     def measure(self, policy: Policy, grid: torch.Tensor, **what: Any) -> Measurement:
         """``measure`` at every λ of a grid, or at the λ of every discrete policy.

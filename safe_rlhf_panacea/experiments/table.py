@@ -76,8 +76,10 @@ class Stage:
 
     def filled(self, values: Mapping[str, str]) -> Stage:
         """The stage with some words in curly brackets filled in; others stay as they are."""
-        texts = {name: getattr(self, name) for name in ("name", "flags", "output")}
-        return replace(self, **{name: replaced(text, values) for name, text in texts.items()})
+        changed: dict[str, Any] = {
+            name: replaced(getattr(self, name), values) for name in ("name", "flags", "output")
+        }
+        return replace(self, **changed)
 
 
 def _stages(rows: Iterable[Mapping[str, Any]]) -> Iterator[Stage]:

@@ -18,7 +18,7 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.low_rank import SHARED, LowRank, SavedAdapter, check_product
 from safe_rlhf_panacea.io import atomic_folder, atomic_write_json, check_folder, read_json
 from safe_rlhf_panacea.models import load_pretrained_models
-from safe_rlhf_panacea.models.adapted import Adapted
+from safe_rlhf_panacea.models.adapted import PanaceaAt
 from safe_rlhf_panacea.records import misfit
 
 RECORD = "panacea.json"
@@ -214,7 +214,7 @@ def write_merged(
 ) -> None:
     """Write the base model with W(λ), in its own precision, and its tokenizer, in safetensors."""
     model, tokenizer = load_pretrained_models(base, model_max_length=None, **remote)
-    Adapted(adapter.folder, None, None).add_to(model, at=preference)
+    PanaceaAt(adapter.folder).add_to(model, at=preference)
     check_product(dict(model.named_parameters()), str(adapter.folder))
     model.save_pretrained(folder)
     ChatTemplate.as_recorded(adapter.config.chat_template, tokenizer).keep(tokenizer)

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
@@ -31,41 +32,36 @@ class PreallocatedLayer(DynamicLayer):
         """Remember the capacity; memory is taken when the first keys come."""
         super().__init__()
         self.capacity, self.length = capacity, 0
+        self.buffers: list[Tensor] = []
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Append the states of new tokens, size = (B, heads, T, head_dim); returns all so far."""
-        if self.length == 0:
-            self.key_buffer, self.value_buffer = (
-                states.new_empty(*states.shape[:2], self.capacity, states.size(-1))
-                for states in (key_states, value_states)
-            )
+        new = (key_states, value_states)
+        if not self.buffers:
+            self.buffers = [x.new_empty(*x.shape[:2], self.capacity, x.size(-1)) for x in new]
             self.dtype, self.device = key_states.dtype, key_states.device
             self.is_initialized = True
         end = self.length + key_states.size(-2)
-        self.key_buffer[:, :, self.length : end] = key_states
-        self.value_buffer[:, :, self.length : end] = value_states
+        for buffer, states in zip(self.buffers, new, strict=True):
+            buffer[:, :, self.length : end] = states
         self.length = end
-        return self._filled()
-
-    def _filled(self) -> tuple[Tensor, Tensor]:
-        self.keys = self.key_buffer[:, :, : self.length]
-        self.values = self.value_buffer[:, :, : self.length]
+        self.keys, self.values = (buffer[:, :, :end] for buffer in self.buffers)
         return self.keys, self.values
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Go on with these rows, size = (n,); in place where they are fewer than before."""
-        if self.length == 0:
-            return
-        rows, (keys, values) = beam_idx.numel(), self._filled()
-        if rows > keys.size(0):  # each prompt's, for all its responses
-            self.key_buffer = self.key_buffer.index_select(0, beam_idx)
-            self.value_buffer = self.value_buffer.index_select(0, beam_idx)
-        else:
-            keys[:rows], values[:rows] = keys[beam_idx], values[beam_idx]
-            self.key_buffer, self.value_buffer = self.key_buffer[:rows], self.value_buffer[:rows]
-        self._filled()
+        rows = beam_idx.numel()
+        for index, buffer in enumerate(self.buffers):
+            if rows > buffer.size(0):  # each prompt's, for all its responses
+                self.buffers[index] = buffer.index_select(0, beam_idx)
+            else:
+                filled = buffer[:, :, : self.length]
+                filled[:rows] = filled[beam_idx]
+                self.buffers[index] = buffer[:rows]
+        if self.buffers:
+            self.keys, self.values = (buffer[:, :, : self.length] for buffer in self.buffers)
 
 
 def preallocated_cache(config: Any, capacity: int) -> DynamicCache:
@@ -79,9 +75,9 @@ def preallocated_cache(config: Any, capacity: int) -> DynamicCache:
 
 
 class Decoding(ExitStack):
-    """One decoding of a batch, a context in which rows can leave with their λ."""
+    """One decoding of a batch, a context in which rows that have ended leave with their λ."""
 
-    def __init__(self, model: Any, ids: Tensor, mask: Tensor, steps: int, copies: int = 1) -> None:
+    def __init__(self, model: Any, ids: Tensor, mask: Tensor, steps: int, copies: int) -> None:
         """Begin with prompts, size = (B, S), padded on the left, which ``steps`` tokens may follow.
 
         Of ``copies`` responses to each prompt, side by side, the prompt is read once.
@@ -92,7 +88,7 @@ class Decoding(ExitStack):
         # By transformers' types it wants a LongTensor, which torch's functions never return.
         self.cache: Any = preallocated_cache(model.config, self.length + steps)
         # All that is decoded may be attended to: a row that has ended no longer counts.
-        self.attended = torch.nn.functional.pad(mask.bool(), (0, steps), value=True)
+        self.attended = F.pad(mask.bool(), (0, steps), value=True)
         self.current, self.positions = ids, position_ids_from_mask(mask)
         # Rows of the batch that are present, size = (n,): of each prompt's, with one λ, the first.
         self.rows = torch.arange(0, self.batch, copies, device=ids.device)
@@ -100,12 +96,8 @@ class Decoding(ExitStack):
         self.step = 0
         sdpa = getattr(model.config, "_attn_implementation", None) == "sdpa"
         self.takes_ready_masks = sdpa and not any(self.cache.is_sliding)
-
-    def __enter__(self) -> Decoding:
-        """Read the prompts at their own λ, where they are fewer than the rows."""
-        if self.copies > 1:
-            self.enter_context(taking_rows(self.model, self.rows, self.batch))
-        return self
+        if copies > 1:  # the prompts, which are fewer than the rows, are read at their own λ
+            self.enter_context(taking_rows(model, self.rows, self.batch))
 
     def logits(self) -> Tensor:
         """Of the next token, size = (n, V)."""
@@ -136,10 +128,7 @@ class Decoding(ExitStack):
         return logits.repeat_interleave(self.copies, dim=0)
 
     def append(self, tokens: Tensor, ends: Tensor) -> bool:
-        """Take the chosen tokens, and which of them end their row; size = (n,) both.
-
-        Returns whether all rows are known to have ended.
-        """
+        """Take the chosen tokens, and which end their row, size = (n,): whether all have ended."""
         self.current, self.positions = tokens[:, None], self.positions[:, -1:] + 1
         self.ended = self.ended | ends
         self.length, self.step = self.length + 1, self.step + 1

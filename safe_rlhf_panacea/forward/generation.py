@@ -135,29 +135,19 @@ class _Chooser:
 def generate(
     model: Any,
     ids: Tensor,  # size = (B, S), left-padded
-    mask: Tensor,  # size = (B, S)
+    mask: Tensor,  # size = (B, S), 1 on the prompts' tokens
     config: SamplingConfig,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | None = None,  # of randomness; torch's own if None
     noise_copies: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Draw responses to prompts.
+    """Draw responses to prompts: sequences and the mask of attended tokens, size = (B·n, L) each.
 
-    Args:
-        model: a causal language model of transformers (not an engine). Where it has a
-            ``response_engine``, that draws (``rollouts/answering.py``).
-        ids: prompts.
-        mask: 1 on the prompts' tokens.
-        config: how to draw; row ``b`` gives rows ``b * n .. b * n + n - 1`` of the result.
-        generator: source of randomness; torch's own if None, or where transformers draws.
-        noise_copies: blocks of the batch that share their random numbers, as the same prompts at
-            several λ; not where transformers draws.
-
-    Returns:
-        sequences and the mask of attended tokens, size = (B·n, L) each; it covers each response up
-        to and including its end token.
-
-    Raises:
-        UserError: the model cannot be sampled from, or its logits are not finite.
+    Row ``b`` gives the rows ``b * n .. b * n + n - 1``. The mask covers each response up to and
+    including its end token. ``model`` is a causal language model of transformers (not an engine);
+    where it has a ``response_engine``, that draws (``rollouts/answering.py``). ``noise_copies``
+    blocks of the batch share their random numbers, as the same prompts at several λ do; neither
+    these nor the generator count where transformers draws. A ``UserError`` where the model cannot
+    be sampled from, or its logits are not finite.
     """
     if (engine := getattr(model, "response_engine", None)) is not None:
         return engine(ids, mask, config, generator, noise_copies)

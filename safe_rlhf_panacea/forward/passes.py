@@ -50,9 +50,8 @@ class PassOptions:
 
 def set_pass_options(model: Any, options: PassOptions) -> None:
     """Let batches go through a model, and the models within it, as ``options`` say."""
-    module = unwrap(model)
-    for part in module.modules():
-        if part is module or hasattr(part, "base_model_prefix"):
+    for part in unwrap(model).modules():
+        if part is unwrap(model) or hasattr(part, "base_model_prefix"):
             object.__setattr__(part, "pass_options", options)
 
 
@@ -61,18 +60,18 @@ def pass_options(model: Any) -> PassOptions:
     return getattr(unwrap(model), "pass_options", PassOptions())
 
 
-@contextmanager
-def fastest_attention(module: nn.Module, length: int) -> Iterator[None]:
-    """Inside, passes over rows of ``length`` tokens, padding included, take the faster attention.
+def _written_out(module: nn.Module, length: int) -> bool:
+    """Whether attention over rows of ``length`` tokens, padding included, is faster written out.
 
     Only of transformers' models that have their default, and no nested configuration: an
     implementation that is set there would be lost. Nor where gradient checkpointing repeats a pass
-    after this context has ended.
+    when the implementation is the default again.
     """
     config: Any = getattr(module, "config", None)
     weight = next(module.parameters(), None)
-    written_out = (
-        getattr(config, "_attn_implementation", None) == "sdpa"
+    return (
+        pass_options(module).write_out_attention
+        and getattr(config, "_attn_implementation", None) == "sdpa"
         and config.get_text_config() is config
         and weight is not None
         and weight.device.type == "cpu"
@@ -80,14 +79,6 @@ def fastest_attention(module: nn.Module, length: int) -> Iterator[None]:
         and length <= LONGEST_WRITTEN_OUT
         and not any(getattr(part, "gradient_checkpointing", False) for part in module.modules())
     )
-    if not written_out:
-        yield
-        return
-    config._attn_implementation = "eager"
-    try:
-        yield
-    finally:
-        config._attn_implementation = "sdpa"
 
 
 @dataclass(frozen=True)
@@ -104,13 +95,17 @@ class Pass:
 
     @contextmanager
     def context(self, model: nn.Module) -> Iterator[None]:
-        """In which a model that has a λ for each row of the batch has those of the pass."""
+        """Inside, a model is at the λ of the pass's rows, and attends in the faster way."""
         some = self.rows.numel() != self.batch  # else all of them, in their order
-        own_rows = taking_rows(model, self.rows, self.batch) if some else nullcontext()
-        fastest = pass_options(model).write_out_attention
-        attention = fastest_attention(model, self.columns.size(1)) if fastest else nullcontext()
-        with own_rows, attention:
-            yield
+        config: Any = model.config if _written_out(model, self.columns.size(1)) else None
+        with taking_rows(model, self.rows, self.batch) if some else nullcontext():
+            if config is not None:
+                config._attn_implementation = "eager"
+            try:
+                yield
+            finally:
+                if config is not None:
+                    config._attn_implementation = "sdpa"
 
 
 def cut(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -244,9 +239,5 @@ def has_dropout(module: nn.Module) -> bool:
 
 
 def position_ids_from_mask(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Positions that count attended tokens only, so that padding side does not matter.
-
-    Args:
-        attention_mask: size = (B, L).
-    """
+    """Positions, size = (B, L), that count attended tokens only, on whichever side padding is."""
     return (attention_mask.long().cumsum(dim=-1) - 1).clamp(min=0)

@@ -36,7 +36,7 @@ _fits: WeakKeyDictionary[nn.Module, dict[Way, bool]] = WeakKeyDictionary()
 def by_loop(
     model: Any, ids: Tensor, mask: Tensor, config: SamplingConfig, choose: Choose
 ) -> Tensor:
-    """By the loop of ``decoding.py``; rows that have ended leave the batch."""
+    """Token by token; ``choose`` has to choose."""
     (batch, width), copies = ids.shape, config.num_return_sequences
     if not have_one_preference(model, batch, copies):
         copies = 1  # else each prompt is read once for all its responses
@@ -50,8 +50,7 @@ def by_loop(
         for step in range(tokens.size(1)):
             logits = decoding.logits()  # first: it may change the rows
             token = choose(logits, decoding.rows, step)
-            if token is None:
-                raise ValueError("nobody chooses: the loop cannot leave that to transformers")
+            assert token is not None
             tokens[decoding.rows, step] = token
             if decoding.append(token, is_end(token, stops)):
                 break
@@ -60,10 +59,16 @@ def by_loop(
 
 @torch.no_grad()
 def by_generate(
-    model: Any, ids: Tensor, mask: Tensor, config: SamplingConfig, choose: Choose
+    model: Any,
+    ids: Tensor,
+    mask: Tensor,
+    config: SamplingConfig,
+    choose: Choose,
+    rows: Tensor | None = None,
 ) -> Tensor:
-    """By transformers' ``generate``, all rows at once."""
-    width, rows = ids.size(1), torch.arange(len(ids), device=ids.device)
+    """By transformers' ``generate``, all rows at once; ``rows`` are their numbers in the batch."""
+    width = ids.size(1)
+    rows = torch.arange(len(ids), device=ids.device) if rows is None else rows
 
     def only_chosen(ids: Tensor, scores: Tensor) -> Tensor:
         token = choose(scores, rows, ids.size(1) - width)
@@ -101,23 +106,16 @@ def by_row(model: Any, ids: Tensor, mask: Tensor, config: SamplingConfig, choose
     for row in torch.arange(batch, device=ids.device).split(1):
         prompt = ids[row][mask[row].bool()][None]  # size = (1, S)
         alone = dataclasses.replace(config, max_length=prompt.size(1) + steps)
-
-        def choose_for(logits: Tensor, _: Any, step: int, row: Tensor = row) -> Any:
-            return choose(logits, row, step)
-
         with taking_rows(model, row, batch):
-            found = by_generate(model, prompt, torch.ones_like(prompt), alone, choose_for)
+            found = by_generate(model, prompt, torch.ones_like(prompt), alone, choose, row)
         tokens[row, : found.size(1)] = found
     return tokens
 
 
+# -- which of them --------------------------------------------------------------------
+
+
 @torch.no_grad()
-def _full_passes(model: Any, sequences: list[Tensor], steps: int) -> Tensor:
-    """Logits of the last steps of sequences, no padding and no cache; size = (R, steps, V)."""
-    passes = [model(input_ids=ids[None], use_cache=False).logits[0] for ids in sequences]
-    return torch.stack([logits[-steps:].double() for logits in passes])
-
-
 def _gives_the_models_answers(model: Any, way: Way) -> bool | None:
     """Whether a way sees the logits of full passes, on a prompt of eight tokens and one of five.
 
@@ -128,22 +126,27 @@ def _gives_the_models_answers(model: Any, way: Way) -> bool | None:
     ids, forced = numbers[:16].view(2, 8).clone(), numbers[16:22].view(2, 3)
     mask = torch.ones_like(ids, dtype=torch.bool)
     mask[1, :3] = False
-    config = SamplingConfig(11, vocabulary - 1, 0, num_return_sequences=2)
     seen: dict[tuple[int, int], Tensor] = {}
 
     def choose(logits: Tensor, rows: Tensor, step: int) -> Tensor:
         seen.update({(row, step): of for row, of in zip(rows.tolist(), logits, strict=True)})
         return forced[rows // 2, step]
 
+    def full_passes(sequences: list[Tensor]) -> Tensor:
+        """Logits of the last three steps, no padding and no cache; size = (2, 3, V)."""
+        passes = [model(input_ids=ids[None], use_cache=False).logits[0] for ids in sequences]
+        return torch.stack([logits[-3:].double() for logits in passes])
+
     with at_first_row(model), evaluating(model):
         sequences = [torch.cat([ids[row][mask[row]], forced[row, :2]]) for row in (0, 1)]
-        wanted = _full_passes(model, sequences, 3)  # size = (2, 3, V)
+        wanted = full_passes(sequences)
         for sequence in sequences:
             sequence[-4] = numbers[22]  # the last token of the prompt but one
-        effect = (_full_passes(model, sequences, 3) - wanted).norm()
+        effect = (full_passes(sequences) - wanted).norm()
         if not effect.isfinite():
             return None
         padded = ids.masked_fill(~mask, 0).repeat_interleave(2, dim=0)
+        config = SamplingConfig(11, vocabulary - 1, 0, num_return_sequences=2)
         try:
             way(model, padded, mask.repeat_interleave(2, dim=0), config, choose)
         except torch.OutOfMemoryError:

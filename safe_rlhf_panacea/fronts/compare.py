@@ -53,33 +53,19 @@ class Bootstrap(Record):
 
 
 class FrontComparison(Record):
-    """Several fronts and what can be said of them together.
+    """Several fronts of the same objectives and what can be said of them together."""
 
-    Attributes:
-        format: of the JSON form, ``compare.json``.
-        kind: of all fronts.
-        objectives: their names, in the order of λ.
-        axis_labels: of the first front.
-        reference_point: of every hypervolume, m numbers.
-        reference_point_from: where it comes from, in words.
-        baseline: label of the front that the others are held against.
-        bootstrap: None where the unit values of a front are not known, or those of other units.
-        runs: the fronts, with labels that are all different.
-        differences: every other front minus the baseline.
-        notes: what a reader must know, a sentence each.
-    """
-
-    format: Literal[2] = FORMAT
+    format: Literal[2] = FORMAT  # of ``compare.json``
     kind: str
-    objectives: tuple[str, ...]
-    axis_labels: tuple[str, ...]
-    reference_point: Vector
-    reference_point_from: str
-    baseline: str
-    bootstrap: Bootstrap | None = None
-    runs: tuple[ComparedFront, ...]
-    differences: tuple[stats.FrontDifference, ...]
-    notes: tuple[str, ...] = ()
+    objectives: tuple[str, ...]  # m names, in the order of λ
+    axis_labels: tuple[str, ...]  # of the first front
+    reference_point: Vector  # of every hypervolume, m numbers
+    reference_point_from: str  # where it comes from, in words
+    baseline: str  # label of the front that the others are held against
+    bootstrap: Bootstrap | None = None  # None unless the values of the same units are known of all
+    runs: tuple[ComparedFront, ...]  # with labels that are all different
+    differences: tuple[stats.FrontDifference, ...]  # every other front minus the baseline
+    notes: tuple[str, ...] = ()  # what a reader must know, a sentence each
 
     @model_validator(mode="before")
     @classmethod
@@ -109,14 +95,9 @@ def compare(
 ) -> FrontComparison:
     """Measure two or more fronts of the same objectives from one point, and compare them with one.
 
-    Args:
-        fronts: to compare.
-        reference_point: of all hypervolumes; None: the fronts' own where they agree, else the
-            lowest entry of any, objective by objective.
-        baseline: label of the front to compare with; None: the first.
-
-    Raises:
-        UserError: too few fronts, fronts that do not go together, a wrong point or label.
+    The default ``reference_point`` is the fronts' own where they agree, else the lowest entry of
+    any, objective by objective; ``baseline`` is a label, by default the first front's. A
+    ``UserError`` says which fronts do not go together, or what is wrong with point or label.
     """
     runs = [one if isinstance(one, RunFront) else RunFront(**one.fields()) for one in fronts]
     if len(runs) < 2:

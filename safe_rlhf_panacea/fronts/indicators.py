@@ -36,12 +36,7 @@ def non_dominated_mask(values: np.ndarray) -> np.ndarray:
 def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
     """Volume dominated by the points above ``reference`` (Zitzler and Thiele, 1998).
 
-    Args:
-        values: J, size = (N, m).
-        reference: size = (m,); points that do not exceed it count nothing.
-
-    Raises:
-        UserError: a reference point of another number of objectives.
+    J have size = (N, m), the reference point has (m,); points that do not exceed it count nothing.
     """
     import moocore
 
@@ -95,13 +90,7 @@ def spearman(values: np.ndarray, preferences: np.ndarray) -> list[float]:
 def indicators(
     values: np.ndarray, preferences: np.ndarray, reference_point: Sequence[float]
 ) -> dict[str, Any]:
-    """All indicators of a front, and ``spearman``, a rank correlation per objective.
-
-    Args:
-        values: J, size = (N, m).
-        preferences: λ, size = (N, m).
-        reference_point: of the hypervolume, m numbers.
-    """
+    """All indicators of J at λ, size = (N, m) each; ``spearman`` has a number per objective."""
     return {
         "hypervolume": hypervolume(values, np.asarray(reference_point)),
         "inner_product": float((values * preferences).sum(axis=-1).mean()),

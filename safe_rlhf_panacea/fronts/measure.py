@@ -43,14 +43,11 @@ def measure(
     margin_scale: float = 1.0,  # DPO's β
     label: str = "",  # beside the bars
 ) -> Measurement:
-    """Measure a policy at every λ of a grid.
+    """Measure a policy at every λ of a grid, on all processes together.
 
-    All processes share the work, and all get the whole. torch's own random numbers are as they
-    were afterwards; the model is in evaluation mode.
-
-    Raises:
-        NotFiniteError: a NaN or an infinity among what was found, or an objective that counts for
-            no response, pair or text; on all processes alike.
+    torch's own random numbers are as they were afterwards; the model is in evaluation mode. On all
+    processes alike a ``NotFiniteError`` tells of a NaN or an infinity among what was found, or of
+    an objective that counts for no response, pair or text.
     """
     if prompts is None:
         prompts = prompts_of_pairs(pairs)

@@ -18,18 +18,12 @@ LOG_SIGMOID = "log-sigmoid"
 
 
 def agreement(margins: torch.Tensor) -> torch.Tensor:
-    """1 where a margin towards the label is positive, 0 where negative, ½ where it is a tie.
-
-    Every margin is a tie before the first step. NaN, where there is no label, stays NaN.
-    """
+    """1 where a margin towards the label is positive, 0 where negative, ½ in a tie; NaN stays."""
     return ((margins.sign() + 1) / 2).masked_fill(margins.isnan(), float("nan"))
 
 
 def towards_labels(margins: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Margins, size = (N, Q), in the direction of each label, size = (N, Q, m).
-
-    ``labels`` are +1, -1, or 0 where there is none, which gives NaN; size = (Q, m).
-    """
+    """Margins, size = (N, Q), towards labels of ±1, or 0 for none, size = (Q, m): (N, Q, m)."""
     return (margins.unsqueeze(-1) * labels).masked_fill(labels.eq(0), float("nan"))
 
 
@@ -86,7 +80,7 @@ class Measurement:
         """The same of the model with its adapter off, size = (U, m); None if it has none."""
         if self.likelihoods is not None:
             return self.likelihoods[0]
-        return self.base and self.base.rewards[0]
+        return None if self.base is None else self.base.rewards[0]
 
     def result(
         self,

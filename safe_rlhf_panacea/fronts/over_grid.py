@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -107,14 +108,14 @@ def sample_over_grid(
     model, adapter, config = policy.model, policy.adapter, policy.sampling
     points, (batch, width) = grid.size(0), input_ids.shape
     ids, mask = input_ids.repeat(points, 1), attention_mask.repeat(points, 1)
-    drawing = {"generator": generator, "noise_copies": points}
+    draw = partial(generate, generator=generator, noise_copies=points)
     if adapter is None:
-        return *generate(model, ids, mask, config, **drawing), torch.zeros(points * batch)
+        return *draw(model, ids, mask, config), torch.zeros(points * batch)
     rows = grid.repeat_interleave(batch, dim=0)
     temperature = config.temperature or 1.0  # a greedy policy's at 1, as in training
     start = width - 1
     with adapter.at(rows):
-        sequences, attended = generate(model, ids, mask, config, **drawing)
+        sequences, attended = draw(model, ids, mask, config)
         inputs = (model, sequences, attended, response_tokens(attended, start))
         own = log_probs(*inputs, temperature=temperature)  # size = (N·B, L - 1)
         with adapter.disabled():

@@ -64,45 +64,28 @@ class Cost(Record):
 class FrontResult(Record):
     """The front of one method, in the order of its grid of N preference vectors.
 
-    Attributes:
-        format: of the JSON form.
-        kind: of the values: ``reward`` (mean rewards of sampled responses), ``accuracy`` (share of
-            labelled pairs that the implicit reward orders as the label does, a tie counting half),
-            ``log-sigmoid`` (mean log σ of its margins towards the label, in nats),
-            ``log-likelihood`` (per token, of held-out texts) or ``true score`` (the miniature's).
-        method: a key of ``LABELS``, where it is one of these.
-        label: the method's name in tables and pictures.
-        aggregation: that training used.
-        fixed_scaling: the factor on λ where it was not learnt.
-        step: of training; None at its end.
-        cost: what the method cost, where that is known.
-        objectives: m names, in the order of λ.
-        axis_labels: m texts with units; empty stands for the names.
-        points: one per λ; ``front`` in JSON.
-        reference_point: of the hypervolume, m numbers.
-        base: what the model reaches with its adapter off; None where it was not measured.
-        metadata: counts of prompts and of labelled pairs or texts.
-        units: the single values that J are means of, where they were kept.
-
-    Raises:
-        ValidationError: a value of another type, a number that is not finite, sizes that do not
-            agree, or a λ that stands there twice.
+    J of ``kind`` ``reward`` are mean rewards of sampled responses, of ``accuracy`` the shares of
+    labelled pairs that the implicit reward orders as the label does (a tie counts half), of
+    ``log-sigmoid`` mean log σ of its margins towards the label in nats, of ``log-likelihood`` per
+    token of held-out texts, and of ``true score`` the miniature's. A ``ValidationError`` names a
+    value of another type, a number that is not finite, sizes that do not agree, or a λ given twice.
     """
 
-    format: Literal[2] = FORMAT
+    format: Literal[2] = FORMAT  # of the JSON form
     kind: Name
-    method: str | None = None
-    label: str = ""
-    aggregation: str | None = None
-    fixed_scaling: Number | None = None
-    step: StrictInt | None = None
-    cost: Cost | None = None
-    objectives: tuple[Name, ...] = Field(min_length=1)
-    axis_labels: tuple[Name, ...] = ()
-    points: tuple[FrontPoint, ...] = Field(alias="front", min_length=1)
-    reference_point: Vector
-    base: Reached | None = None
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    method: str | None = None  # a key of ``LABELS``, where it is one of these
+    label: str = ""  # in tables and pictures
+    aggregation: str | None = None  # that training used
+    fixed_scaling: Number | None = None  # the factor on λ where it was not learnt
+    step: StrictInt | None = None  # of training; None at its end
+    cost: Cost | None = None  # where it is known
+    objectives: tuple[Name, ...] = Field(min_length=1)  # m names, in the order of λ
+    axis_labels: tuple[Name, ...] = ()  # m texts with units; empty stands for the names
+    points: tuple[FrontPoint, ...] = Field(alias="front", min_length=1)  # one per λ
+    reference_point: Vector  # of the hypervolume, m numbers
+    base: Reached | None = None  # with the adapter off; None where that was not measured
+    metadata: dict[str, Any] = Field(default_factory=dict)  # counts of prompts, pairs or texts
+    # The single values that J are means of, where they were kept.
     units: stats.Units | None = Field(default=None, exclude=True, repr=False)
 
     @model_validator(mode="before")
@@ -212,8 +195,7 @@ class FrontResult(Record):
     def load(cls, path: str | Path) -> FrontResult:
         """Read a front from the folder of an evaluation, or from a file without unit values.
 
-        Raises:
-            UserError: there is no front, or it is damaged, or the unit values are not its own.
+        A ``UserError`` says that there is none, or what is damaged or not its own.
         """
         path = Path(path).expanduser()
         if path.is_file():
@@ -245,9 +227,7 @@ class FrontResult(Record):
     def plot(self, path: str | Path | None = None, *others: FrontResult) -> Any:
         """Draw the front, and others of the same objectives beside it.
 
-        Returns:
-            The matplotlib figure or, given a ``path`` to a ``.png`` or ``.pdf``, where it was
-            written.
+        Returns the matplotlib figure or, given the ``path`` of a PNG or PDF, where it was written.
         """
         from safe_rlhf_panacea.show.plots import front_figure, save_picture
 

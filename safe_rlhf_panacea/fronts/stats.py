@@ -62,13 +62,12 @@ def unit_name(*parts: str | Sequence[int]) -> str:
 
 def write_units(file: Path, preferences: np.ndarray, units: Units) -> None:
     """Write ``values.json`` of a front at N ``preferences``, size = (N, m)."""
+    values = units.values.round(DIGITS).astype(object)
+    values[np.isnan(units.values)] = None  # JSON has no NaN
     content = {
         "units": [*units.names],
         "preferences": preferences.round(DIGITS).tolist(),
-        "values": [  # JSON has no NaN
-            [[None if value != value else value for value in unit] for unit in point]
-            for point in units.values.round(DIGITS).tolist()
-        ],
+        "values": values.tolist(),
     }
     if units.clusters is not None:
         content["clusters"] = [*units.clusters]
@@ -96,9 +95,6 @@ def read_units(file: Path, preferences: np.ndarray, means: np.ndarray) -> Units:
         if wrong is None and np.allclose(content["preferences"], preferences, atol=ROUNDED):
             return units
     raise UserError(f"{file}: not the values of the front beside it: {wrong or 'evaluate anew'}")
-
-
-# -- draws of units ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -140,22 +136,18 @@ def can_resample(found: Sequence[Units | None]) -> bool:
 
 
 def _groups(counted: np.ndarray) -> np.ndarray:
-    """The group among which each unit is drawn, size = (U,).
-
-    Units that count for the same objectives are a group, unless one such group has fewer than
-    ``FEWEST`` units: then all units are one group.
-    """
+    """The group among which each unit is drawn, size = (U,): those that count for the same."""
     _, group, counts = np.unique(counted, axis=0, return_inverse=True, return_counts=True)
+    # A group of few would hardly vary: then all units are one group.
     return group if counts.min() >= FEWEST else np.zeros_like(group)
 
 
 def multiplicities(
     counted: np.ndarray, draws: int, seed: int = SEED, clusters: Sequence[str] | None = None
 ) -> np.ndarray:
-    """How often every unit is drawn, size = (D, U).
+    """How often every unit is drawn, size = (D, U), of which ``counted``, size = (U, m), says.
 
-    Units that count for the same objectives (``counted``, size = (U, m)) are drawn among
-    themselves, where there are a few of each kind: every objective keeps as many units as it has.
+    Units of a group are drawn among themselves: every objective keeps as many units as it has.
     Families are drawn as a whole.
     """
     generator = np.random.default_rng(seed)
@@ -187,9 +179,6 @@ def resample(
     reference = np.asarray(reference_point, dtype=np.float64)
     fronts = [np.concatenate(part) for part in parts]
     return [Resampled(f, np.array([hypervolume(one, reference) for one in f])) for f in fronts]
-
-
-# -- differences ---------------------------------------------------------------------------------
 
 
 class DifferenceRow(Record):

@@ -106,7 +106,9 @@ class Pipeline:
                 print("Waiting for Rewarded Soups", flush=True)
             ingredients: list[Path] = beside.result()
         with self.stopwatch.stage(f"evaluate_{algorithm}", f"Evaluating the {name} fronts"):
-            measured, seconds = self.evaluate(algorithm, panacea)
+            started = time.perf_counter()
+            measured = self.evaluate(algorithm, panacea)
+            seconds = time.perf_counter() - started
             write_examples(panacea, Examples(prompts=EXAMPLES, note=NOTE))
             if algorithm == "dpo":
                 self.show_dpo(panacea, measured, seconds)
@@ -114,13 +116,13 @@ class Pipeline:
                 self.responses = measured.responses()
             self.evaluate(algorithm, ingredients)
 
-    def evaluate(self, algorithm: str, folders: Path | Sequence[Path]) -> tuple[Measurement, float]:
-        """Measure one adapter, or a soup, and keep its fronts; what was measured, and seconds."""
-        method, started = self.judge.method(folders), time.perf_counter()
+    def evaluate(self, algorithm: str, folders: Path | Sequence[Path]) -> Measurement:
+        """Measure one adapter, or a soup, and keep its fronts; returns what was measured."""
+        method = self.judge.method(folders)
         found, measured = self.judge.results(algorithm, method, self.grid)
         for name, result in found.items():
             self.experiments.setdefault(name, {})[method.name] = result
-        return measured, time.perf_counter() - started
+        return measured
 
     def show_dpo(self, folder: Path, measured: Measurement, seconds: float) -> None:
         """Leave Panacea-DPO's front in its folder, as a training does that is evaluated at its end.

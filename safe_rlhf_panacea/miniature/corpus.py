@@ -198,7 +198,7 @@ def score_parts(parts: Parts, topic: Topic) -> tuple[float, float]:
     """(helpful, harmless) of an answer on ``topic``, both to be maximised."""
     severity, help_of, safety_of = topic.severity, SCORES["help"], SCORES["safety"]
     # Sorted, because sums in the order of a set of strings differ in the last bit between runs.
-    openers, steps, closers = map(sorted, parts)
+    openers, steps, closers = sorted(parts.openers), sorted(parts.steps), sorted(parts.closers)
 
     def total(scores: Any, kinds: Sequence[Any]) -> float:
         return sum(scores[kind] for kind in kinds)

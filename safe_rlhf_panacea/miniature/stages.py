@@ -54,19 +54,14 @@ class Miniature(Run):
     SIZE = "miniature"
     world: World = field(init=False)  # of build_world or take_up
 
-    @property
-    def sft(self) -> Path:
-        """The folder of the SFT model."""
-        return self.root / "sft"
+    def __post_init__(self) -> None:
+        """Name the SFT model's folder, and the file with mean and spread of its rewards."""
+        self.sft = self.root / "sft"
+        self.calibration = self.root / CALIBRATION
 
     def reward(self, objective: str) -> Path:
         """The folder of an objective's reward model."""
         return self.root / f"reward-{objective}"
-
-    @property
-    def calibration(self) -> Path:
-        """The file with each reward's mean and standard deviation on the SFT model's responses."""
-        return self.root / CALIBRATION
 
     def build_world(self) -> None:
         """Write corpus, tokenizer and an untrained model."""
@@ -80,8 +75,9 @@ class Miniature(Run):
         """The command line of a training, with texts of ``miniature.yaml``'s ``shared``."""
         values = {"runs": self.root, "max_length": self.world.max_length}
         values["reference_ppo"] = reference_points()["ppo"]
-        options = {"log_type": "none", **options}
-        return self.command_line(names, values, self.root / folder, **options)
+        return self.command_line(
+            names, values, self.root / folder, **{"log_type": "none", **options}
+        )
 
     def train_sft(self) -> None:
         """Fine-tune the untrained model on the corpus's texts."""
@@ -106,8 +102,7 @@ class Miniature(Run):
     ) -> list[Path]:
         """Train the adapters of a baseline, of rank k + 1; return their folders in order."""
         rows = f"{POLICIES[algorithm]} rank_of_baselines"
-        flags = self.flags(rows, name, max_steps=steps_each)
-        config = PROGRAMS[algorithm].parse_arguments(flags)
+        config = PROGRAMS[algorithm].parse_arguments(self.flags(rows, name, max_steps=steps_each))
         return list(train_variants(algorithm, config, variants).values())
 
 
@@ -172,13 +167,9 @@ class Judge:
         grid has size = (N, 2); ``split`` is of the prompts, ``eval`` or ``tune``.
         """
         miniature, settings = self.miniature, self.miniature.settings
+        model, adapter, shown = method.model, method.adapter, miniature.progress
         policy = Policy(
-            method.model,
-            method.adapter,
-            self.tokenizer,
-            self.config,
-            EVALUATION_SEED,
-            progress=miniature.progress,
+            model, adapter, self.tokenizer, self.config, EVALUATION_SEED, progress=shown
         )
         what: dict[str, Any]
         if algorithm == "dpo":
@@ -234,9 +225,8 @@ def second_process() -> Iterator[Executor]:
             signal.signal(signal.SIGINT, before)
         yield executor
     except BaseException:  # an interruption too: nobody waits for the rest
-        for process in multiprocessing.active_children():
-            if process not in others:
-                process.terminate()
+        for process in set(multiprocessing.active_children()).difference(others):
+            process.terminate()
         raise
     finally:
         executor.shutdown()
@@ -248,14 +238,13 @@ def second_process() -> Iterator[Executor]:
 
 def _begin() -> None:
     """Set up the second process: it prints nothing but errors, and ends with the first one."""
-    threading.Thread(target=_end_with_the_first, daemon=True).start()
-    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    quiet_libraries()
-
-
-def _end_with_the_first() -> None:
-    """End this process with the first one: while it waits for work it would not notice."""
     first = multiprocessing.parent_process()
     assert first is not None  # this one was started by it
-    first.join()
-    os._exit(1)
+
+    def end_with_the_first() -> None:  # while it waits for work it would not notice
+        first.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_the_first, daemon=True).start()
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    quiet_libraries()

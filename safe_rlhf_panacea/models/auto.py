@@ -42,16 +42,12 @@ class AutoModelForScore:
     ) -> ScoreModel:
         """Load a score model or, if asked to, put a fresh head on a language model.
 
-        Reads today's layout and the older one (``rotary_emb.inv_freq``, no bias, no normaliser).
-
-        ``name_or_path`` is a folder or a name on the hub, safetensors only. The role,
+        ``name_or_path`` is a folder or a name on the hub, in today's layout or the older one
+        (``rotary_emb.inv_freq``, no bias, no normaliser), safetensors only. The role,
         ``score_type``, and ``do_normalize`` are never the checkpoint's own; the normaliser's type
         and momentum are by default. With ``fresh_head`` a checkpoint without a score head gets a
-        random one, to be trained, by default of one score, with a bias. ``kwargs`` are passed on
-        to transformers.
-
-        Raises:
-            UserError: no whole checkpoint, one of another model, or one without a score head.
+        random one, to be trained, by default of one score, with a bias; without, it is a
+        ``UserError``. ``kwargs`` are passed on to transformers.
         """
         from transformers import AutoConfig, AutoModel
 
@@ -108,7 +104,7 @@ def _describe(
     score_dim: int | None,
     score_bias: bool | None,
 ) -> None:
-    """Write into ``config`` the form of the head, the checkpoint's or a fresh one's.
+    """Write into ``config`` the form of the head, the checkpoint's or else the caller's.
 
     The normaliser's is the caller's, else what is there.
     """
@@ -123,20 +119,15 @@ def _describe(
         return
     if score_dim not in (None, weight.size(0)):
         raise UserError(f"{name}: the score head has {weight.size(0)} outputs, not {score_dim}")
-    config.score_dim = weight.size(0)
-    config.score_bias = f"{SCORE_HEAD}bias" in head
+    config.score_dim, config.score_bias = weight.size(0), f"{SCORE_HEAD}bias" in head
 
 
 def _load_head(model: ScoreModel, head: dict[str, torch.Tensor], name: str) -> None:
     """Copy a checkpoint's head and statistics; what it lacks keeps its fresh value."""
     # Some checkpoints keep the statistics in the configuration only, one perhaps without brackets.
-    values = [getattr(model.config, key, None) for key in ("mean", "var")]
-    model.normalizer.set_mean_var(
-        *(
-            None if v is None else torch.as_tensor(v, dtype=torch.float32).reshape(-1)
-            for v in values
-        )
-    )
+    found = (getattr(model.config, key, None) for key in ("mean", "var"))
+    values = (None if v is None else torch.as_tensor(v).float().reshape(-1) for v in found)
+    model.normalizer.set_mean_var(*values)
     own = {key: value for key, value in model.state_dict().items() if key.startswith(HEAD)}
     for key, value in head.items():
         if key not in own:

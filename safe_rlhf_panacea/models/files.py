@@ -34,10 +34,9 @@ def is_local(name_or_path: str | os.PathLike[str]) -> bool:
 def check_model_folder(folder: Path) -> None:
     """Refuse a folder whose config.json or weights are missing, pickled or truncated."""
     if not folder.is_dir():
-        owner = folder.parts[0] if len(folder.parts) == 2 else ""
         text = f"{folder}: no such folder; a model's folder or a hub name is wanted"
-        if owner and os.path.isdir(owner):
-            text += f" ({owner} is a folder here, so this is read as a path)"
+        if len(folder.parts) == 2 and os.path.isdir(folder.parts[0]):
+            text += f" ({folder.parts[0]} is a folder here, so this is read as a path)"
         raise UserError(text)
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
@@ -109,10 +108,8 @@ def read_tensors(
         return cached_file(name_or_path, file, _raise_exceptions_for_missing_entries=False, **hub)
 
     files = [find(WEIGHTS)]
-    if files == [None]:
-        index = find(INDEX)
-        wanted = _weight_map(index) if index is not None else {}
-        shards = {shard for key, shard in wanted.items() if key.startswith(prefixes)}
+    if files == [None] and (index := find(INDEX)) is not None:
+        shards = {file for key, file in _weight_map(index).items() if key.startswith(prefixes)}
         files = [find(shard) for shard in sorted(shards)]
     tensors = {}
     for file in filter(None, files):

@@ -33,9 +33,8 @@ class LoadedModel:
 
     def __post_init__(self) -> None:
         """Refuse what is neither a model nor a tokenizer."""
-        parts = {"model": (self.model, "named_modules"), "tokenizer": (self.tokenizer, "decode")}
-        for what, (given, method) in parts.items():
-            if not hasattr(given, method):
+        for what, method in (("model", "named_modules"), ("tokenizer", "decode")):
+            if not hasattr(given := getattr(self, what), method):
                 kind = type(given).__name__
                 raise UserError(f"a LoadedModel is a model and its tokenizer: {what} is a {kind}")
 
@@ -110,35 +109,32 @@ def load_whole(
     """``auto_class.from_pretrained(name, **kwargs)``, no weight made up and none left over.
 
     The checkpoint may hold tensors of which ``may_hold`` is true though the model has none, and
-    lack those of ``may_lack``, which the caller brings.
-
-    Raises:
-        UserError: it is of another model, naming a few tensors, or a weight is not finite.
+    lack those of ``may_lack``, which the caller brings. A ``UserError`` names a few tensors of one
+    that is of another model, or a weight that is not finite.
     """
+
+    def few(keys: Iterable[str]) -> str:
+        """The first of some tensors, and the verb that belongs to them; empty without any."""
+        known = sorted(key for key in keys if not key.endswith(IGNORED_SUFFIXES))
+        more = f" and {len(known) - 3} more" if len(known) > 3 else ""
+        verb = "is" if len(known) == 1 else "are"
+        return f"{', '.join(known[:3])}{more} {verb}" if known else ""
+
     with loading_errors(name, "model"):
         kwargs |= {"use_safetensors": True, "ignore_mismatched_sizes": True}
         model, info = auto_class.from_pretrained(name, output_loading_info=True, **kwargs)
     foreign = f"{name} is no checkpoint of a {type(model).__name__}"
-    if missing := _few(key for key in info["missing_keys"] if key not in may_lack):
+    if missing := few(key for key in info["missing_keys"] if key not in may_lack):
         raise UserError(f"{foreign}: {missing} missing")
     if mismatched := sorted(info["mismatched_keys"]):
         if isinstance(mismatched[0], str):  # before transformers 5 without the shapes
             raise UserError(f"{foreign}: {mismatched[0]} has another shape")
         key, saved, wanted = mismatched[0]
         raise UserError(f"{foreign}: {key} has shape {tuple(saved)}, not {tuple(wanted)}")
-    if left_over := _few(key for key in info["unexpected_keys"] if not may_hold(key)):
+    if left_over := few(key for key in info["unexpected_keys"] if not may_hold(key)):
         raise UserError(f"{foreign}: {left_over} unknown to it")
     check_finite(model.named_parameters(), name)
     return model
-
-
-def _few(keys: Iterable[str], shown: int = 3) -> str:
-    """The first of some tensors, and the verb that belongs to them; empty without any."""
-    known = sorted(key for key in keys if not key.endswith(IGNORED_SUFFIXES))
-    if not known:
-        return ""
-    more = f" and {len(known) - shown} more" if len(known) > shown else ""
-    return f"{', '.join(known[:shown])}{more} {'is' if len(known) == 1 else 'are'}"
 
 
 def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], name: str) -> None:

@@ -40,15 +40,13 @@ class Normalizer(nn.Module):
     ) -> None:
         """Start with mean 0 and variance 1."""
         super().__init__()
-        functions, types = get_args(NormalizeFunction), get_args(NormalizerType)
-        if normalize_function not in functions:
-            raise UserError(
-                f"normalize_function {normalize_function!r} is none of {', '.join(functions)}"
-            )
-        if normalizer_type not in (*types, None):
-            raise UserError(
-                f"normalizer_type {normalizer_type!r} is none of {', '.join(types)}, None"
-            )
+        types, functions = (*get_args(NormalizerType), None), get_args(NormalizeFunction)
+        for name, given, known in (
+            ("normalize_function", normalize_function, functions),
+            ("normalizer_type", normalizer_type, types),
+        ):
+            if given not in known:
+                raise UserError(f"{name} {given!r} is none of {', '.join(map(str, known))}")
         self.normalizer_type, self.normalize_function = normalizer_type, normalize_function
         self.momentum = 0.9 if momentum is None else momentum
         if normalizer_type == "ExponentialMovingAverage" and not 0 <= self.momentum < 1:
@@ -95,11 +93,9 @@ class Normalizer(nn.Module):
                 continue
             buffer = getattr(self, name)
             value = torch.as_tensor(value, dtype=buffer.dtype, device=buffer.device)
-            if value.shape != buffer.shape:
-                raise UserError(
-                    f"the normalizer's {name} has shape {tuple(value.shape)}, "
-                    f"{tuple(buffer.shape)} is right"
-                )
+            found, wanted = tuple(value.shape), tuple(buffer.shape)
+            if found != wanted:
+                raise UserError(f"the normalizer's {name} has shape {found}, {wanted} is right")
             buffer.copy_(value)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:

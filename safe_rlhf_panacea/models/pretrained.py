@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from safe_rlhf_panacea.data.template import own_end_ids
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.models.adapted import find_adapter
+from safe_rlhf_panacea.models.adapted import PanaceaAt, find_adapter
 from safe_rlhf_panacea.models.auto import AutoModelForScore
 from safe_rlhf_panacea.models.loading import (
     LoadedModel,
@@ -46,12 +46,10 @@ def load_pretrained_models(
     Special tokens that the tokenizer lacks are added, and the embeddings grow with it.
     ``model_name_or_path`` is a folder or a name on the hub, safetensors only; the folder of a LoRA
     of PEFT, or of a Panacea adapter at one λ, ``FOLDER@helpful=0.5,harmless=0.5``, which is added
-    to the weights under it; or a ``LoadedModel``, which is taken as it is. A ``model_max_length``
+    to the weights under it; or a ``LoadedModel``, which is taken as it is. A missing, truncated,
+    pickled or foreign checkpoint, or no tokenizer, is a ``UserError``. A ``model_max_length``
     of None keeps the tokenizer's own; the default ``dtype`` is as saved; ``auto_model_type`` may
     also be ``AutoModelForScore``; the last two arguments are passed on to ``from_pretrained``.
-
-    Raises:
-        UserError: a missing, truncated, pickled or foreign checkpoint, or no tokenizer.
     """
     form = model_max_length, padding_side
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
@@ -103,8 +101,7 @@ def load_score_model(
     ``max_length`` is of prompt and response together, in tokens; a model with fewer positions is
     refused. ``normalize`` says whether its own normaliser is used.
     """
-    adapted = find_adapter(path)
-    if adapted is not None and adapted.lora is None:
+    if isinstance(find_adapter(path), PanaceaAt):
         raise UserError(
             f"{path} is a Panacea adapter, a policy and no reward model; one is trained from it "
             "with python -m safe_rlhf_panacea.base.values.reward"

@@ -99,9 +99,8 @@ class ScoreModel(nn.Module):
         so that padding changes nothing. ``groups`` are rows that may begin alike, each of the B
         once; that beginning is read once. The rest is passed on to the backbone.
 
-        Raises:
-            UserError: a row without a single attended token.
-            ValueError: no mask for a batch of several rows.
+        A row without a single attended token is a ``UserError``, no mask for a batch of several
+        rows a ``ValueError``.
         """
         if attention_mask is not None:
             empty = ~attention_mask.bool().any(dim=1)
@@ -116,26 +115,15 @@ class ScoreModel(nn.Module):
         if plain and input_ids is not None and mask is not None and position_ids is None:
             hidden = hidden_states(self.backbone, input_ids, mask, groups)  # size = (B, L, E)
         else:
-            hidden = self._hidden(input_ids, mask, position_ids, use_cache=use_cache, **kwargs)
+            if self._takes_positions:
+                if position_ids is None and mask is not None:
+                    position_ids = position_ids_from_mask(mask)
+                kwargs["position_ids"] = position_ids
+            output = self.backbone(input_ids, attention_mask=mask, use_cache=use_cache, **kwargs)
+            hidden = output.last_hidden_state
         if mask is None:
             mask = hidden.new_ones(hidden.shape[:2], dtype=torch.bool)
         return self._scored(hidden, mask)
-
-    def _hidden(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        position_ids: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> torch.Tensor:
-        """The backbone's last hidden states, size = (B, L, E)."""
-        if self._takes_positions:
-            if position_ids is None and attention_mask is not None:
-                position_ids = position_ids_from_mask(attention_mask)
-            kwargs["position_ids"] = position_ids
-        return self.backbone(
-            input_ids, attention_mask=attention_mask, **{"use_cache": False, **kwargs}
-        ).last_hidden_state
 
     def _scored(self, hidden: torch.Tensor, attention_mask: torch.Tensor) -> ScoreModelOutput:
         """The head on hidden states, size = (B, L, E), whose end scores the normaliser takes in.

@@ -13,9 +13,8 @@ from safe_rlhf.configs import get_deepspeed_eval_config, get_deepspeed_train_con
 from safe_rlhf.logger import set_logger_level
 from safe_rlhf.utils import seed_everything
 
-from safe_rlhf_panacea.configs import kinds
 from safe_rlhf_panacea.configs.algorithms import DPOConfig, PPOConfig
-from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_options
+from safe_rlhf_panacea.configs.command_line import ArgumentParser, add_flag, add_options
 from safe_rlhf_panacea.configs.panacea import (
     AdapterOptions,
     FrontOptions,
@@ -62,9 +61,7 @@ def _parser(algorithm: str, example: str) -> ArgumentParser:
     )
     example = f"deepspeed --module {module} {example} --train_datasets …"
     parser = ArgumentParser(f"python -m {module}", about, example, add_help=False)
-    text = "replace a run that the folder holds"
-    switch: dict[str, Any] = {"nargs": "?", "const": True, "default": False, "help": text}
-    parser.add_argument("--overwrite", type=kinds.boolean, **switch)
+    add_flag(parser, "--overwrite", False, "replace a run that the folder holds")
     parser.add_argument("--log_type", "--report_to", help=argparse.SUPPRESS)  # either name
     return parser
 

@@ -66,7 +66,7 @@ class RewardLoading:
         elif (adapted := find_adapter(path)) is None:
             model, tokenizer = self._classifier(resolve_model(path), {}, self.dtype)
         else:
-            head = adapted.lora.head if adapted.lora else {}
+            head = adapted.head
             with adapted.base_errors():
                 model, tokenizer = self._classifier(resolve_model(adapted.base), head, None)
             if model.load_state_dict(head, strict=False).unexpected_keys:
@@ -121,7 +121,7 @@ class RewardLoading:
         if isinstance(path, LoadedModel):
             return type(path.model).__name__.endswith(CLASSIFIER)
         if (adapted := find_adapter(path)) is not None:
-            return adapted.lora is not None and adapted.lora.is_classifier
+            return adapted.is_classifier
         name = resolve_model(path)
         with loading_errors(name, "model"):
             config = AutoConfig.from_pretrained(name, trust_remote_code=self.trust_remote_code)

@@ -152,9 +152,6 @@ def _messages(example: Mapping[str, Any]) -> list[dict[str, str]]:
     return [{"role": role, "content": text} for role, text in said]
 
 
-# -- what functions are given and return ----------------------------------------------------
-
-
 @dataclass
 class RewardState:
     """How far the training is, and what reward functions have logged.

@@ -160,9 +160,6 @@ def reward_specs(
     return specs
 
 
-# -- rewards of different units, brought to one -----------------------------------------------
-
-
 def write_calibration(path: str | Path, names: Sequence[str], rewards: torch.Tensor) -> None:
     """Write ``mean``, ``std`` and the number of ``responses`` by objective, as JSON.
 

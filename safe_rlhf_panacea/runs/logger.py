@@ -50,15 +50,10 @@ class Logger:
     ) -> None:
         """Open the logs, on the main process.
 
-        Args:
-            log_type: one or several of ``wandb``, ``tensorboard`` and ``trackio``; or ``file``,
-                ``none`` or None for the file alone.
-            log_dir: folder of all logs; None for no file.
-            log_project: wandb's and trackio's project.
-            log_run_name: their name of the run.
-            config: what they show as the run's configuration.
-            resume: go on in the run of wandb that was opened for this folder before, and in
-                trackio's of this name.
+        ``log_type`` is one or several of ``wandb``, ``tensorboard`` and ``trackio``; or ``file``,
+        ``none`` or None for the file alone. All logs lie in ``log_dir``; None stands for no file.
+        Project, name and ``config`` are what wandb and trackio show. With ``resume`` the run of
+        wandb that was opened for this folder before goes on, and trackio's of this name.
         """
         self.log_types = [log_type or "none"] if isinstance(log_type, str | None) else log_type
         self.log_dir = None if log_dir is None else Path(log_dir).expanduser()

@@ -77,7 +77,7 @@ def open_run(
         init_timeout = float(text) if text else INIT_TIMEOUT
     except ValueError:
         raise UserError(f"WANDB_INIT_TIMEOUT={text} is no number of seconds") from None
-    hidden = dict.fromkeys(("host", "username", "email"), "")
+    hidden: dict[str, Any] = dict.fromkeys(("host", "username", "email"), "")
     off = ("x_disable_meta", "x_disable_stats", "disable_git", "disable_code", "silent")
     hidden |= {"console": "off", "init_timeout": init_timeout, **dict.fromkeys(off, True)}
     options: dict[str, Any] = {

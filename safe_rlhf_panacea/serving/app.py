@@ -19,6 +19,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from safe_rlhf_panacea.errors import UserError, one_line
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.io import strict_json
 from safe_rlhf_panacea.records import Examples
 from safe_rlhf_panacea.serving.engine import ENDED
@@ -29,6 +30,11 @@ from safe_rlhf_panacea.serving.service import GONE, Service
 
 FOLDER = Path(__file__).with_name("page")
 SCRIPTS = ("basics.js", "preference.js", "answers.js", "front.js", "start.js")
+# Of the front, for the page.
+SHOWN: dict[str, Any] = {
+    **dict.fromkeys(("kind", "label", "objectives", "axis_labels", "base"), True),
+    "points": {"__all__": {"preference", "objectives"}},
+}
 TOKENS = 128  # of an answer on the page, unless the reader wants another number
 
 
@@ -88,7 +94,7 @@ def _add_api(app: FastAPI, service: Service, metrics: Metrics) -> None:
 
 def page_facts(
     rules: Rules,
-    front: dict[str, Any] | None,
+    front: FrontResult | None,
     max_new_tokens: int,
     max_length: int,
     examples: Examples,
@@ -102,7 +108,7 @@ def page_facts(
         "upper": list(rules.upper),
         "max_tokens": max_new_tokens,
         "tokens": min(max_new_tokens, max_length // 2, TOKENS),
-        "front": front,
+        "front": front and front.model_dump(mode="json", include=SHOWN),
         "examples": examples.model_dump(),
     }
 

@@ -74,9 +74,6 @@ def point_text(point: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in point)
 
 
-# -- fronts ----------------------------------------------------------------------------------
-
-
 def points_table(fronts: Sequence[FrontResult], key: str = "label") -> Table:
     """Every point of every front; ``key``, ``label`` or ``step``, tells the fronts apart."""
     names = fronts[0].objectives
@@ -168,9 +165,6 @@ def fronts_title(fronts: Sequence[FrontResult]) -> str:
     else:
         text = f"{len(fronts)} fronts"
     return f"{text}: {against(fronts[0].objectives)}"
-
-
-# -- comparisons -----------------------------------------------------------------------------
 
 
 def comparison_text(comparison: FrontComparison) -> str:

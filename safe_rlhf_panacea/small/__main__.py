@@ -110,7 +110,10 @@ class Small(Run):
         """The closing page, in plain text: answers, front, files, what to do next."""
         adapter, root, names = self.adapter, self.root, result.objectives
         model = PanaceaModel.load(adapter)
-        answers = greedy_answers(model, examples[:ASKED], self.settings.answer)
+        answers = greedy_answers(model, examples[:ASKED])
+        for row in answers:
+            if not row["response"].endswith((".", "!", "?", '"')):  # the limit of tokens cut it
+                row["response"] += " …"
         before = ""
         if result.base is not None:
             base = ", ".join(f"{value:.2f}" for value in result.base.objectives)

@@ -255,19 +255,15 @@ def test_remembered_values_follow_rows_dtype_and_preference():
             layer.state.set(torch.tensor(preference))
             for _ in range(2):
                 assert layer(torch.ones(rows, 1)).flatten().tolist() == pytest.approx(expected)
-        layer.to(torch.bfloat16)
-        assert layer(torch.ones(2, 1, dtype=torch.bfloat16)).flatten().tolist() == [10, 10]
-
-
-def test_what_was_repeated_for_generate_is_not_reused_after_it():
-    layer = scalar_layer()
-    layer.state.set(torch.tensor([[0.1], [0.2]]))
-    x = torch.ones(4, 1, 1)
-    with torch.no_grad(), layer.state.during(reuses=True):
-        with layer.state.during(expands=True):
+        layer.state.set(torch.tensor([[0.1], [0.2]]))
+        x = torch.ones(4, 1, 1)
+        with layer.state.during(expands=True):  # as ``generate`` does
             assert layer(x).flatten().tolist() == pytest.approx([7, 7, 8, 8])
         with pytest.raises(AdapterError, match="the batch has 4 rows"):
             layer(x)
+        layer.state.set(torch.tensor([0.4]))
+        layer.to(torch.bfloat16)
+        assert layer(torch.ones(2, 1, dtype=torch.bfloat16)).flatten().tolist() == [10, 10]
 
 
 def test_a_copy_does_not_inherit_what_the_original_remembers():

@@ -13,7 +13,6 @@ import torch
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.runs import checkpoint
-from safe_rlhf_panacea.runs import checkpoint as module
 from safe_rlhf_panacea.runs.checkpoint import (
     SAFE,
     UNSAFE,
@@ -117,28 +116,22 @@ def test_checksums_are_in_the_format_of_sha256sum(checkpoints):
     expected = "".join(f"{digest}  {name}/step-4/states.pt\n" for name in ("actor", "critic"))
     assert checksum_file(checkpoints, 4).read_text() == expected
     check_checksums(checkpoints, 4)
+    check_checksums(checkpoints, 2)  # an older one has none
 
 
-def test_a_flipped_byte(checkpoints):
+def test_a_flipped_byte_a_missing_file_and_a_damaged_list(checkpoints):
     path = checkpoints / "critic" / "step-4" / "states.pt"
     content = bytearray(path.read_bytes())
     content[1_234_567] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"step-4 cannot be loaded: critic.*states\.pt is dam"):
         check_checksums(checkpoints, 4)
-
-
-def test_a_missing_file_and_a_damaged_list(checkpoints):
     (checkpoints / "actor" / "step-4" / "states.pt").unlink()
     with pytest.raises(UserError, match=r"actor/step-4/states\.pt is missing"):
         check_checksums(checkpoints, 4)
     checksum_file(checkpoints, 4).write_bytes(b"\xff\xfe\n")
     with pytest.raises(UserError, match="its list of checksums is damaged"):
         check_checksums(checkpoints, 4)
-
-
-def test_older_checkpoints_have_no_checksums(checkpoints):
-    check_checksums(checkpoints, 2)
 
 
 class Code:
@@ -186,7 +179,7 @@ def test_what_deepspeed_keeps_under_zero_is_read(tmp_path):
 
 def test_stops_for_evaluations_and_goes_on_after_a_resume(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(checkpoint.time, "perf_counter", lambda: now[0])
     clock = TrainingClock()
     now[0] = 107.0  # loading
     clock.start()

@@ -62,15 +62,6 @@ def test_neither_a_second_resume_nor_an_overwriting_nor_a_fresh_run(tmp_path, ot
     assert (tmp_path / "run.json").exists()
 
 
-def test_this_process_holds_what_it_claims(tmp_path):
-    claim_folder(tmp_path / "new")
-    with (tmp_path / "new" / LOCK_FILE).open("ab") as file, pytest.raises(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    unlock_folder(tmp_path / "new")
-    with (tmp_path / "new" / LOCK_FILE).open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
 @pytest.mark.parametrize("missing", ["module", "file system"])
 def test_where_there_are_no_locks_the_run_goes_on(tmp_path, monkeypatch, missing):
     def none(*_):
@@ -89,13 +80,26 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_withdrawn_claim_leaves_nothing(tmp_path):
+def is_held(folder):
+    with (folder / LOCK_FILE).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_a_claim_is_held_and_withdrawn_leaves_nothing(tmp_path):
     folder = tmp_path / "runs" / "one"
     claim_folder(folder)
+    assert is_held(folder)
     write_run_record(folder, {})
     (folder / "metrics.jsonl").write_text("{}\n")
     withdraw_claim(folder)
     assert names(tmp_path) == set()
+    claim_folder(folder)
+    unlock_folder(folder)
+    assert not is_held(folder)
 
 
 def test_a_withdrawn_claim_leaves_what_was_there(tmp_path):

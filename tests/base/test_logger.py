@@ -56,14 +56,6 @@ def test_a_full_disk_costs_a_line_and_not_the_run(tmp_path, monkeypatch, capsys)
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 3]
 
 
-def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    logger = Logger()
-    logger.log({"a": 1.0}, step=1)
-    logger.close()
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_other_processes_write_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module, "is_main_process", lambda: False)
     logger = Logger("tensorboard", log_dir=tmp_path / "log")
@@ -129,6 +121,18 @@ def test_several_logs_at_once_and_trackio(tmp_path, monkeypatch):
     assert list(tmp_path.glob("events.out.tfevents.*"))
 
 
+def test_bars_count_and_are_shown_on_the_main_process_alone(capsys, monkeypatch):
+    assert list(progress_bar(range(3), desc="Counting")) == [0, 1, 2]
+    with progress_bar(total=5, desc="Training") as bar:
+        bar.update(2)
+    shown = capsys.readouterr()
+    assert all(text in shown.err for text in ("Counting", "3/3", "2/5")) and shown.out == ""
+    assert list(progress_bar(range(2), disable=True)) == [0, 1]
+    monkeypatch.setattr(module, "is_main_process", lambda: False)
+    assert list(progress_bar(range(2))) == [0, 1]
+    assert capsys.readouterr().err == ""
+
+
 def test_bad_arguments(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", None)  # not installed
     with pytest.raises(UserError, match="log_type trackio needs the package trackio: pip install"):
@@ -140,16 +144,3 @@ def test_bad_arguments(tmp_path, monkeypatch):
         Logger("mlflow", log_dir=tmp_path)
     with pytest.raises(UserError, match="log_type wandb needs a log_dir"):
         Logger("wandb")
-
-
-def test_a_bar_over_an_iterable_gives_its_items(capsys):
-    assert list(progress_bar(range(3), desc="Counting")) == [0, 1, 2]
-    shown = capsys.readouterr()
-    assert "Counting" in shown.err and "3/3" in shown.err and shown.out == ""
-
-
-def test_nothing_is_shown_when_disabled_or_on_other_processes(capsys, monkeypatch):
-    assert list(progress_bar(range(2), disable=True)) == [0, 1]
-    monkeypatch.setattr(module, "is_main_process", lambda: False)
-    assert list(progress_bar(range(2))) == [0, 1]
-    assert capsys.readouterr().err == ""

@@ -9,7 +9,7 @@ import torch
 
 from safe_rlhf_panacea.base import losses
 from safe_rlhf_panacea.forward.passes import position_ids_from_mask
-from safe_rlhf_panacea.forward.vocabulary import gather_log_probabilities
+from safe_rlhf_panacea.forward.probabilities import gather_log_probabilities
 
 BETA, CLIP = 0.1, 0.2
 

@@ -42,16 +42,15 @@ def clean(monkeypatch, tmp_path):
         ({"WANDB_DISABLED": "true", "WANDB_MODE": "online"}, "disabled"),
     ],
 )
-def test_modes(variables, mode, monkeypatch):
+def test_modes(variables, mode, monkeypatch, tmp_path):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert wanted_mode() == mode
-
-
-def test_an_unknown_mode(monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "sideways")
-    with pytest.raises(UserError, match="WANDB_MODE=sideways is none of online, offline"):
-        wanted_mode()
+    if mode == "disabled":
+        logger = Logger("wandb", tmp_path)
+        logger.log({"a": 1.0}, step=1)
+        logger.close()
+        assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_a_login_is_found_without_asking(monkeypatch, tmp_path):
@@ -87,14 +86,6 @@ def test_a_server_that_does_not_answer_makes_it_offline(monkeypatch, tmp_path, c
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
-def test_disabled_leaves_nothing(monkeypatch, tmp_path):
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    logger = Logger("wandb", tmp_path)
-    logger.log({"a": 1.0}, step=1)
-    logger.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
-
-
 def records(folder):
     """The runs' own records, oldest first."""
     found = []
@@ -122,13 +113,16 @@ def test_a_resumed_run_has_the_same_id_and_goes_on(monkeypatch, tmp_path):
     other.close()
 
 
-def test_what_names_no_run_or_no_number(monkeypatch, tmp_path):
+def test_what_names_no_run_no_number_or_no_mode(monkeypatch, tmp_path):
     (tmp_path / WANDB_FILE).write_text("{}")
     with pytest.raises(UserError, match="it names no run of wandb"):
         open_run(tmp_path, None, None, {}, resume=True)
     monkeypatch.setenv("WANDB_INIT_TIMEOUT", "soon")
     with pytest.raises(UserError, match="WANDB_INIT_TIMEOUT=soon is no number of seconds"):
         open_run(tmp_path, None, None, {})
+    monkeypatch.setenv("WANDB_MODE", "sideways")
+    with pytest.raises(UserError, match="WANDB_MODE=sideways is none of online, offline"):
+        wanted_mode()
 
 
 def test_neither_host_nor_user_is_recorded(monkeypatch, tmp_path):

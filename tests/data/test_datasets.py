@@ -30,29 +30,25 @@ def pair(prompt="q", better="aa", other="b", **labels):
     return {"prompt": prompt, "response_0": better, "response_1": other, **named}
 
 
-def prompts(*lengths):
-    return [{"prompt": "q" * length} for length in lengths]
+@pytest.fixture
+def make(write):
+    """The tokenised data set of some rows, of a kind of data."""
+
+    def tokenised(dataset, kind, rows, max_length=128, tokenizer=None, **options):
+        spec = f"{kind}:1:{write(rows)}"
+        return dataset([spec], tokenizer or tiny_tokenizer(max_length), **options)
+
+    return tokenised
 
 
 @pytest.fixture
-def pairs(write):
-    """The data set of some rows of pairs."""
-
-    def make(rows, max_length=128, **options):
-        return PreferenceDataset([f"pairs:1:{write(rows)}"], tiny_tokenizer(max_length), **options)
-
-    return make
+def pairs(make):
+    return lambda rows, *args, **options: make(PreferenceDataset, "pairs", rows, *args, **options)
 
 
 @pytest.fixture
-def texts(write):
-    """The data set of some rows of supervised text."""
-
-    def make(rows, tokenizer=None):
-        spec = f"supervised:1:{write(rows)}"
-        return SupervisedDataset([spec], tokenizer or tiny_tokenizer())
-
-    return make
+def texts(make):
+    return lambda rows, **options: make(SupervisedDataset, "supervised", rows, **options)
 
 
 def both(dataset, index=0):
@@ -68,9 +64,6 @@ def asked(dataset):
     texts = [dataset.tokenizer.decode(item["input_ids"]) for item in dataset]
     assert all(text.startswith(START) and text.endswith(" ASSISTANT:") for text in texts)
     return [text.removeprefix(START).removesuffix(" ASSISTANT:") for text in texts]
-
-
-# -- pairs --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -110,7 +103,7 @@ def test_objectives_choose_the_labels_and_their_order(pairs, caplog):
     assert counted.labels.tolist() == [[0, 1], [1, -1]]
 
 
-def test_pairs_without_room_are_left_out_and_told(pairs, caplog):
+def test_rows_without_room_are_left_out_and_told(pairs, caplog):
     rows = [
         pair("q" * 4, "a", "b", helpful=0),  # a prompt of 17 tokens: one token of the answer
         pair("q" * 5, "a", "b", helpful=0),  # 18 tokens: no room
@@ -120,8 +113,7 @@ def test_pairs_without_room_are_left_out_and_told(pairs, caplog):
     options = {"max_length": TEMPLATE + 5, "objectives": ("helpful",)}
     with caplog.at_level(logging.WARNING):
         dataset = pairs(rows, **options)
-    assert len(dataset) == 2
-    assert [len(dataset[i]["better_input_ids"]) for i in range(2)] == [18, 16]
+    assert [len(dataset[i]["better_input_ids"]) for i in range(len(dataset))] == [18, 16]
     reasons = "1 (prompt of max_length 18 tokens or more), 1 (responses identical once truncated)"
     (message,) = caplog.messages
     assert message.endswith(f"left out of 4 rows: {reasons}")
@@ -143,7 +135,7 @@ def test_labels_stay_with_their_rows_over_several_calls(pairs, monkeypatch):
     assert [both(dataset, i)[0][-5:] for i in range(5)] == [f"{'ab'[c]}</s>" for c in choices]
 
 
-def test_a_token_across_the_boundary_belongs_to_the_answer(write):
+def test_a_token_across_the_boundary_belongs_to_the_answer(pairs):
     """Where ':y' is one token, the prompt alone ends with ':' but the full text does not."""
     words = ["<pad>", "</s>", "<unk>", "ASSISTANT", ":", ":y", "n"]
     tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
@@ -152,8 +144,8 @@ def test_a_token_across_the_boundary_belongs_to_the_answer(write):
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
-    path = write([pair("q", "y", "n", helpful=0), pair("q", "n", "nn", helpful=0)])
-    dataset = PreferenceDataset([f"pairs:1:{path}"], fast, objectives=("helpful",))
+    rows = [pair("q", "y", "n", helpful=0), pair("q", "n", "nn", helpful=0)]
+    dataset = pairs(rows, tokenizer=fast, objectives=("helpful",))
     length = len(fast(f"{START}q ASSISTANT:")["input_ids"])
     assert [dataset[i]["prompt_length"] for i in range(2)] == [length - 1, length]
 
@@ -173,9 +165,6 @@ def test_a_batch_of_pairs(pairs):
     assert batch["prompt_length"].tolist() == [14, 16]
 
 
-# -- supervised text ----------------------------------------------------------------------
-
-
 def test_only_answer_and_eos_are_learnt(texts):
     (item,) = texts([{"prompt": "qq", "response": "abc"}])
     decode = tiny_tokenizer().decode
@@ -192,7 +181,7 @@ def test_a_batch_of_texts(texts, pad):
     tokenizer = tiny_tokenizer()
     tokenizer.pad_token = pad  # also where padding is the token that ends an answer
     rows = [{"prompt": "q", "response": "abc"}, {"prompt": "q", "response": "a"}]
-    dataset = texts(rows, tokenizer)
+    dataset = texts(rows, tokenizer=tokenizer)
     batch = dataset.get_collator()([dataset[0], dataset[1]])
     padding = tokenizer.pad_token_id
     assert {key: tuple(value.shape) for key, value in batch.items()} == dict.fromkeys(
@@ -205,48 +194,28 @@ def test_a_batch_of_texts(texts, pad):
     assert batch["labels"][1, -3:].tolist() == [EOS, IGNORE_INDEX, IGNORE_INDEX]
 
 
-def test_texts_are_truncated_or_left_out(texts):
-    rows = [
-        {"prompt": "qq", "response": "abcdef"},
-        {"prompt": "q" * 7, "response": "abc"},  # a prompt of 20 tokens
-    ]
-    dataset = texts(rows, tiny_tokenizer(20))
-    assert (len(dataset), dataset.left_out.total()) == (1, 1)
-    assert dataset.tokenizer.decode(dataset[0]["input_ids"]) == f"{START}qq ASSISTANT:abcde"
-
-
-# -- prompts ------------------------------------------------------------------------------
-
-
-def test_whole_rows_that_come_again_are_left_out_and_told(write, caplog):
+def test_whole_rows_that_come_again_are_left_out_and_told(make, caplog):
     rows = [{"prompt": text, "place": i} for text, i in (("b", 0), ("a", 1), ("b", 2), ("a", 1))]
     with caplog.at_level(logging.WARNING):
-        dataset = PromptOnlyDataset([f"prompts:1:{write(rows)}"], tiny_tokenizer())
+        dataset = make(PromptOnlyDataset, "prompts", rows)
     assert asked(dataset) == ["b", "a", "b"]
     assert [dataset[i]["example"]["place"] for i in range(3)] == [0, 1, 2]
     assert "left out of 4 rows: 1 (came before)" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["pairs", "supervised"])
-def test_a_prompt_that_several_answers_have_is_one_prompt(write, kind):
+def test_a_prompt_that_several_answers_have_is_one_prompt(make, kind):
     rows = [PAIR | {"response_0": text, "response": text} for text in ("a", "c", "d")]
-    dataset = PromptOnlyDataset([f"{kind}:1:{write(rows)}"], tiny_tokenizer())
+    dataset = make(PromptOnlyDataset, kind, rows)
     assert (asked(dataset), dataset.left_out) == (["q"], {"came before": 2})
 
 
-def test_a_prompt_as_long_as_max_length(write):
-    path = write(prompts(6, 7, 8))  # 19, 20 and 21 tokens
-    dataset = PromptOnlyDataset([f"prompts:1:{path}"], tiny_tokenizer(20))
-    reason = "prompt of max_length 20 tokens or more"
-    assert (asked(dataset), dataset.left_out) == (["q" * 6], {reason: 2})
-
-
-def test_a_batch_of_prompts(write):
+def test_a_batch_of_prompts(make):
     """The padding, also with the token that ends an earlier answer, is what the mask leaves out."""
     tokenizer = tiny_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
-    path = write([{"prompt": "q"}, {"prompt": ["q", "a", "r"]}])
-    dataset = PromptOnlyDataset([f"prompts:1:{path}"], tokenizer)
+    rows = [{"prompt": "q"}, {"prompt": ["q", "a", "r"]}]
+    dataset = make(PromptOnlyDataset, "prompts", rows, tokenizer=tokenizer)
     short, long = (len(item["input_ids"]) for item in dataset)
     batch = dataset.get_collator()([dataset[0], dataset[1]])
     assert batch["attention_mask"].dtype == torch.bool
@@ -256,8 +225,6 @@ def test_a_batch_of_prompts(write):
     assert torch.equal(batch["input_ids"][0, long - short :], dataset[0]["input_ids"])
     assert (batch["input_ids"][1] == EOS).any()
 
-
-# -- refusals -----------------------------------------------------------------------------
 
 ROW = [PAIR | {"better_helpful": 0, "better_harmless": 1, "better_concise": None}]
 
@@ -274,10 +241,9 @@ ROW = [PAIR | {"better_helpful": 0, "better_harmless": 1, "better_concise": None
         ("prompts", None, "SupervisedDataset needs 'answer', but the row has only"),
     ],
 )
-def test_what_is_refused(write, kind, objectives, message):
-    spec = f"{kind}:1:{write(ROW)}"
+def test_what_is_refused(make, kind, objectives, message):
     with pytest.raises(UserError, match=message):
         if objectives is None:
-            SupervisedDataset(spec, tiny_tokenizer())
+            make(SupervisedDataset, kind, ROW)
         else:
-            PreferenceDataset(spec, tiny_tokenizer(), objectives)
+            make(PreferenceDataset, kind, ROW, objectives=objectives)

@@ -148,10 +148,6 @@ def test_what_is_made_of_a_row(write, name, row, samples):
     assert found in (expected, expected[-1:])  # of a conversation, the last
 
 
-def test_every_format_is_read_in_a_test():
-    assert {name for name, *_ in READ} == {form.name for form in FORMATS}
-
-
 NO_TURNS = "speakers that do not take turns"
 
 

@@ -25,8 +25,6 @@ ROWS = [
 A, B = b'{"prompt": "a"}\n', b'{"prompt": "b"}\n'
 HOME = Path.home()
 
-# -- specs --------------------------------------------------------------------------------
-
 
 @pytest.mark.parametrize(
     ("string", "spec"),
@@ -93,14 +91,9 @@ def test_malformed_specs(spec, message):
         read_specs(spec)
 
 
-def test_how_many_rows_a_proportion_takes():
-    for proportion, count in [(0.5, 5), (1.5, 15), (Fraction(-7), 7)]:
-        assert DatasetSpec("pairs", proportion).count(10) == count
+def test_a_proportion_of_no_row():
     with pytest.raises(UserError, match=r"x.jsonl: proportion 0.01 of 10 rows is not one row"):
         DatasetSpec("pairs", 0.01, "x.jsonl").count(10)
-
-
-# -- JSON files ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -158,9 +151,6 @@ def test_nothing_there(path, tmp_path):
         RawDataset.load("alpaca", path=path)
     with pytest.raises(UserError, match="no such file"):
         RawDataset.load("pairs", path=str(tmp_path / path))
-
-
-# -- tables of datasets -------------------------------------------------------------------
 
 
 def test_saved_folders(tmp_path):

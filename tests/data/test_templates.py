@@ -60,9 +60,6 @@ def learnt(path, tokenizer, **options):
     return ids, prompt
 
 
-# -- Safe-RLHF's and none -----------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("turns", "text"),
     [
@@ -100,19 +97,6 @@ def test_a_conversation_in_safe_rlhfs_template_and_in_none():
     ids = ChatTemplate.of("none", tokenizer).conversation_ids("Hello?", ANSWER)
     assert tokenizer.decode(ids) == "<s>Hello?It is fine.</s>"
 
-
-def test_a_models_own_list_of_end_tokens_counts():
-    template = ChatTemplate.of("safe-rlhf", tiny_tokenizer())
-
-    class Model:
-        class generation_config:
-            eos_token_id = (7, 2, 9)
-
-    assert template.stop_ids(Model) == (2, 7, 9)
-    assert template.stop_ids() == (2,)
-
-
-# -- chat models' -------------------------------------------------------------------------
 
 CASES = [
     (name, turns, system)
@@ -181,12 +165,6 @@ def test_people_are_shown_the_users_words(name):
         assert ENDS[name] not in shown
 
 
-def test_a_template_adds_its_own_system_turn_and_takes_the_datas():
-    template = ChatTemplate.of("auto", chat_tokenizer("qwen"))
-    assert template.prompt("Hello?").startswith("<|im_start|>system\nYou are a model of our own.")
-    assert template.prompt("Hello?", SYSTEM).startswith("<|im_start|>system\nBe brief.<|im_end|>")
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -221,9 +199,6 @@ def test_an_answer_follows_the_prompt_that_the_model_gets(write):
     text = tokenizer.decode(ids)
     assert text.endswith("<|im_start|>assistant\n<think>\nFine.<|im_end|>")
     assert tokenizer.decode(ids[prompt:]) == "Fine.<|im_end|>"
-
-
-# -- which one, and what an adapter keeps of it -------------------------------------------
 
 
 @pytest.mark.parametrize("choice", ["auto", "safe-rlhf", "none", str(TEMPLATES / "qwen.jinja")])

@@ -24,19 +24,12 @@ RECORD = 'command_not_found_handle() { printf "%s\\0" "$@" >&3; printf "\\1\\0" 
 
 @dataclass(frozen=True)
 class Block:
-    """A block of a page.
+    """A block of a page."""
 
-    Attributes:
-        language: as the page names it; ``bash`` for an indented block of commands.
-        title: as the page shows it, empty without one.
-        line: where it begins in the page, from 1.
-        text: without the indentation or the fence.
-    """
-
-    language: str
-    title: str
-    line: int
-    text: str
+    language: str  # as the page names it; ``bash`` for an indented block of commands
+    title: str  # as the page shows it, empty without one
+    line: int  # where it begins in the page, from 1
+    text: str  # without the indentation or the fence
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -59,11 +52,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def commands(block: Block, folder: Path) -> list[list[str]]:
-    """The words of every command that bash runs in a block; bash expands and loops, and runs none.
-
-    Args:
-        folder: where bash stands meanwhile; must exist.
-    """
+    """The words of every command that bash would run in a block and a folder; it runs none."""
     record = folder / "recorded"
     with record.open("wb") as recorded:
         done = subprocess.run(

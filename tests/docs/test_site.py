@@ -38,11 +38,8 @@ def test_the_page_of_options_has_every_option_of_a_program(hooks):
     assert "| `--epochs` | `EPOCHS` | `1` |" in rows and "(default: 1)" not in rows
     assert "| `--bf16` | `true`, `false` | `false` |" in rows
     assert "| `--train_datasets` | `SPEC` … | required | data sets as [objective=]name" in rows
-
-
-def test_the_page_of_options_has_what_is_given_by_place(hooks):
     rows = "\n".join(hooks.option_rows(hooks.parser_of("safe_rlhf_panacea.respond")))
-    assert "| `prompt` | `PROMPT` | required | the user's words |" in rows
+    assert "| `prompt` | `PROMPT` | required | the user's words |" in rows  # given by its place
     assert "| `--preference` | `VECTOR` | required |" in rows
 
 

@@ -250,7 +250,7 @@ def test_trl_trains_as_many_numbers_and_counts_the_same_tokens(tmp_path):
     pytest.importorskip("trl")
     pytest.importorskip("peft")
     args = Namespace(batch=4, longest=64, work=str(tmp_path), device="cpu")
-    job = module("parts.dpo").job_of(args, "tiny")
+    job = module("parts.dpo").dpo_job(args, "tiny")
     module("inputs").write_models({**job, "rewards": False})(None)
     theirs = module("trainers").make_trl_trainer(job).model
     ours = module("trainers").make_trainer(job)

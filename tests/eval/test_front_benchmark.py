@@ -9,9 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from safe_rlhf_panacea.fronts.measurement import origin
-from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
-from safe_rlhf_panacea.preference import preference_grid
+from tests.eval.evaluations import front as any_front
+from tests.eval.evaluations import points
 from tests.warm_python import warm_python
 
 PROGRAM = Path(__file__).resolve().parents[2] / "eval" / "front_benchmark.py"
@@ -29,31 +28,9 @@ def tables(module):
     return module("front_benchmark_tables")
 
 
-def front(*points):
-    grid = [[0.0, 1.0], [1.0, 0.0]]
-    return made(["helpful", "harmless"], grid, points, "accuracy", [0.25, 0.25]).to_json()
-
-
-def made(names, grid, values, kind, reference_point):
-    points = [
-        FrontPoint(preference=p, objectives=j, standard_errors=[0.0, 0.0])
-        for p, j in zip(grid, values, strict=True)
-    ]
-    about = origin("panacea", "", {}, None, 1.0, 10)
-    point = {"points": points, "reference_point": reference_point}
-    return FrontResult(kind=kind, objectives=names, **point, **about)
-
-
-def test_select_takes_the_points_of_a_grid_in_its_order():
-    grid = preference_grid(2, 0.1)
-    whole = made(["a", "b"], grid.tolist(), [[i, -i] for i in range(11)], "reward", [0, -20])
-    rounded = whole.having(
-        points=[p.having(preference=[round(v, 6) for v in p.preference]) for p in whole.points]
-    )
-    chosen = rounded.at(preference_grid(2, 0.5))
-    assert [point.objectives[0] for point in chosen.points] == [0, 5, 10]
-    # Of (0, 0), (5, -5) and (10, -10), from (0, -20).
-    assert chosen.indicators["hypervolume"] == 5 * 15 + 5 * 10
+def front(*values):
+    made = points([[0.0, 1.0], [1.0, 0.0]], values)
+    return any_front(1.0, kind="accuracy", points=made, reference_point=[0.25, 0.25]).to_json()
 
 
 def test_ratio_of_hypervolumes_by_hand(tables):

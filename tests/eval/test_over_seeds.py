@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from safe_rlhf_panacea.io import read_json
-from tests.eval.evaluations import write_evaluation
+from tests.eval.evaluations import GRID, points, write_evaluation
 
 # Two-sided 95 % quantile of Student's t with 2 degrees of freedom, from a table.
 T_2 = 4.30265
@@ -25,13 +25,8 @@ def main(monkeypatch):
 
 def write(folder, values, **changes):
     """An evaluation with J at λ = (0, 1), (½, ½), (1, 0)."""
-    keys = {"standard_errors": [0.1, 0.1], "kl": 0.2, "kl_error": 0.01}
-    grid = ([0.0, 1.0], [0.5, 0.5], [1.0, 0.0])
-    front = [
-        {"preference": at, "objectives": J, **keys} for at, J in zip(grid, values, strict=True)
-    ]
-    write_evaluation(folder, 1.0, front=front, **changes)
-    return str(folder)
+    front = [point.model_dump(mode="json") for point in points(GRID, values)]
+    return write_evaluation(folder, 1.0, front=front, **changes)
 
 
 @pytest.fixture

@@ -249,7 +249,7 @@ def test_what_was_found_is_written_and_not_overwritten_unless_asked(scene, capsy
     assert bad["what"] == "normalizer's mean" and bad["difference"] == pytest.approx(0.08 - 0.0757)
     assert found["versions"]["torch"] and set(found["git"]) == {"commit", "modified"}
     code, out, errors = check(capsys, scene, "--output", output)
-    assert (code, out, len(errors)) == (2, "", 1) and "add --overwrite" in errors[0]
+    assert (code, out, len(errors)) == (2, "", 1) and "give --overwrite" in errors[0]
     assert check(capsys, scene, "--output", output, "--overwrite")[0] == 1
 
 

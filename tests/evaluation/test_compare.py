@@ -12,8 +12,7 @@ from safe_rlhf_panacea.evaluation.compare import PROGRAM, main
 from safe_rlhf_panacea.fronts.compare import FrontComparison
 from safe_rlhf_panacea.io import atomic_write_json, read_json
 from safe_rlhf_panacea.show.plots import front_figure
-from tests.eval.evaluations import write_evaluation
-from tests.fronts.runs import write_quickstart, write_training
+from tests.eval.evaluations import write_evaluation, write_quickstart, write_training
 
 
 @pytest.fixture

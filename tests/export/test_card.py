@@ -16,8 +16,8 @@ from safe_rlhf_panacea import __version__, command
 from safe_rlhf_panacea.algorithms.dpo import COMMAND
 from safe_rlhf_panacea.export.card import LOCAL_FLAGS, changed_flags, hub_name, main, portable
 from safe_rlhf_panacea.io import atomic_write_json, read_json
+from tests.eval.evaluations import write_quickstart, write_training
 from tests.export.models import WITHOUT, saved
-from tests.fronts.runs import write_quickstart, write_training
 
 FLAGS = (
     "--model_name_or_path /home/me/models/sft --objectives helpful harmless --lr 3e-4 --bf16 "

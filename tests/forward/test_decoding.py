@@ -34,40 +34,40 @@ def prompts(copies: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
 def numbers(blocks: int, rows: int) -> torch.Tensor:
     """The random numbers that each step and row is to have, size = (LENGTH, rows)."""
     generator = torch.Generator().manual_seed(7)
-    steps = [torch.rand(rows // blocks, generator=generator, dtype=torch.float64).repeat(blocks)]
-    while len(steps) < LENGTH:
-        more = torch.rand(rows // blocks, generator=generator, dtype=torch.float64)
-        steps.append(more.repeat(blocks))
-    return torch.stack(steps)
+    options = {"generator": generator, "dtype": torch.float64}
+    steps = [torch.rand(rows // blocks, **options) for _ in range(LENGTH)]
+    return torch.stack(steps).repeat(1, blocks)
 
 
 @torch.no_grad()
-def alone(model, prompt: list[int], uniform: list[float], greedy: bool) -> list[int]:
+def alone(model, prompt: list[int], uniform: list[float], temperature: float) -> list[int]:
     """One response: no batch, no padding, no cache."""
     response: list[int] = []
     while len(response) < LENGTH - WIDTH and not (response and response[-1] in STOPS):
         logits = model(torch.tensor([prompt + response])).logits[0, -1]
-        sums = logits.softmax(-1).cumsum(-1)
-        drawn = int((sums <= uniform[len(response)] * sums[-1]).sum())
-        response.append(int(logits.argmax()) if greedy else drawn)
+        if temperature == 0:
+            response.append(int(logits.argmax()))
+            continue
+        sums = (logits / temperature).softmax(-1).cumsum(-1)
+        response.append(int((sums <= uniform[len(response)] * sums[-1]).sum()))
     return response
 
 
 @pytest.mark.parametrize(
-    ("greedy", "per_row", "blocks", "returned", "look_every"),
+    ("temperature", "per_row", "blocks", "returned", "look_every"),
     [
-        (False, False, 1, 1, 1),
-        (False, True, 1, 1, 4),
-        (True, False, 1, 1, 4),
-        (True, True, 1, 1, 1),
-        (False, True, 3, 1, 1),
-        (False, True, 1, 3, 1),
-        (False, "by prompt", 1, 3, 1),
-        (False, False, 2, 2, 4),
+        (1.0, False, 1, 1, 1),
+        (1.5, True, 1, 1, 4),
+        (0.0, False, 1, 1, 4),
+        (0.0, True, 1, 1, 1),
+        (1.0, True, 3, 1, 1),
+        (1.0, True, 1, 3, 1),
+        (1.0, "by prompt", 1, 3, 1),
+        (1.0, False, 2, 2, 4),
     ],
 )
 def test_each_response_is_that_of_its_row_alone(
-    adapted, monkeypatch, greedy, per_row, blocks, returned, look_every
+    adapted, monkeypatch, temperature, per_row, blocks, returned, look_every
 ):
     model, adapter = adapted
     monkeypatch.setitem(decoding.LOOK_EVERY, "cpu", look_every)
@@ -76,9 +76,7 @@ def test_each_response_is_that_of_its_row_alone(
     each = torch.rand(rows, 2, generator=torch.Generator().manual_seed(2))
     if per_row == "by prompt":
         each = each[::returned].repeat_interleave(returned, dim=0)
-    config = dataclasses.replace(
-        CONFIG, temperature=0.0 if greedy else 1.0, num_return_sequences=returned
-    )
+    config = dataclasses.replace(CONFIG, temperature=temperature, num_return_sequences=returned)
     present: list[int] = []
     hook = model.register_forward_pre_hook(
         lambda _, __, kwargs: present.append(len(kwargs["input_ids"])), with_kwargs=True
@@ -95,7 +93,7 @@ def test_each_response_is_that_of_its_row_alone(
     for row in range(rows):
         prompt = ids[row // returned][mask[row // returned]].tolist()
         with adapter.at(each[row] if per_row else ONE):
-            response = alone(model, prompt, uniform[:, row].tolist(), greedy)
+            response = alone(model, prompt, uniform[:, row].tolist(), temperature)
         lengths.append(len(response))
         padding = sequences.size(1) - WIDTH - len(response)
         assert sequences[row, WIDTH:].tolist() == response + [0] * padding

@@ -42,23 +42,6 @@ def test_a_pad_token_equal_to_the_end_token_is_not_mistaken(model, prompts):
     assert sequences.size(1) > 6
 
 
-def test_frequencies_follow_the_softmax_at_a_temperature():
-    model = tiny_llama(vocab=32, width=32, layers=2, seed=0)
-    ids = torch.tensor([[5, 6, 7]])
-    rows = 20_000
-    with torch.no_grad():
-        model.lm_head.weight *= 8  # or every temperature would be near the uniform distribution
-        probabilities = (model(ids).logits[0, -1] / 1.5).softmax(-1)
-    assert probabilities.max() > 3 * probabilities.min()
-    config = dataclasses.replace(CONFIG, temperature=1.5, max_length=4)
-    sequences, _ = generate(
-        model, ids.expand(rows, -1), torch.ones(rows, 3), config, torch.Generator().manual_seed(0)
-    )
-    counts = torch.bincount(sequences[:, 3], minlength=32)
-    statistic = ((counts - rows * probabilities) ** 2 / (rows * probabilities)).sum()
-    assert statistic < 61.1  # chi-square, 31 degrees of freedom, p = 0.001
-
-
 def test_each_sampling_option_counts_alone(model, prompts):
     ids, mask = prompts
     greedy, _ = generate(model, ids, mask, CONFIG)
@@ -109,40 +92,15 @@ def test_a_checkpoints_own_settings_of_generate_change_nothing(model, prompts):
     assert other.generation_config.num_beams == 3
 
 
-def test_num_return_sequences_stand_next_to_each_other(model, prompts):
-    ids, mask = prompts
-    for top_p in (1.0, 0.99):
-        config = dataclasses.replace(CONFIG, temperature=1.0, num_return_sequences=3, top_p=top_p)
-        sequences, attended = generate(model, ids, mask, config)
-        assert torch.equal(sequences[:, :6], ids.repeat_interleave(3, dim=0))
-        assert torch.equal(attended[:, :6], mask.repeat_interleave(3, dim=0))
-
-
-@pytest.mark.parametrize("several", [False, True])
-def test_greedy_equals_generate(model, prompts, several):
-    ids, mask = prompts
-    alone, _ = generate(model, ids, mask, CONFIG)
-    ends = [EOS, int(alone[0, 9]), int(alone[1, 8])] if several else [EOS]
-    config = dataclasses.replace(CONFIG, eos_token_id=ends)
-    sequences, attended = generate(model, ids, mask, config)
-    expected = model.generate(
-        input_ids=ids, attention_mask=mask.long(), max_length=16, do_sample=False,
-        eos_token_id=ends, pad_token_id=PAD,
-    )  # fmt: skip
-    if several:
-        assert attended[:2].sum(dim=1).max() < 16
-    assert torch.equal(sequences * attended, expected * attended)
-    assert sequences.shape == expected.shape
-
-
-@pytest.mark.parametrize("top_p", [1.0, 0.999])
 @pytest.mark.parametrize("ends", [(EOS,), (EOS, 7, 11, 13)])
-def test_the_mask_ends_with_an_end_token(model, prompts, ends, top_p):
+def test_the_mask_ends_with_an_end_token_where_transformers_draws(model, prompts, ends):
     ids, mask = prompts
-    sampling = {"temperature": 2.0, "max_length": 40, "top_p": top_p}
-    config = dataclasses.replace(CONFIG, eos_token_id=ends, **sampling)
+    sampling = {"temperature": 2.0, "max_length": 40, "top_p": 0.999, "num_return_sequences": 3}
     torch.manual_seed(1)
+    config = dataclasses.replace(CONFIG, eos_token_id=ends, **sampling)
     sequences, attended = generate(model, ids, mask, config)
+    assert torch.equal(sequences[:, :6], ids.repeat_interleave(3, dim=0))
+    assert torch.equal(attended[:, :6], mask.repeat_interleave(3, dim=0))
     seen = set()
     for row, on in zip(sequences[:, 6:].tolist(), attended[:, 6:].tolist(), strict=True):
         at = [i for i, token in enumerate(row) if token in ends]
@@ -151,7 +109,6 @@ def test_the_mask_ends_with_an_end_token(model, prompts, ends, top_p):
         assert all(token == PAD for token in row[length:])
         seen.add(row[length - 1])
     assert len(ends) == 1 or seen & set(ends[1:])  # else the test shows nothing
-    assert torch.equal(attended[:, :6], mask)
 
 
 # -- drawing by inversion, against numpy's cumulative sum and search ------------------
@@ -172,25 +129,11 @@ def test_it_finds_the_token_that_a_plain_sum_finds(width, dtype):
     assert invert(weights, uniform).tolist() == expected
 
 
-@pytest.mark.parametrize("width", WIDTHS[1:4])
-def test_evenly_spaced_numbers_give_each_token_its_share_to_a_count(width):
-    count = 4 * width
-    weights = torch.rand(1, width, generator=torch.Generator().manual_seed(0))
-    numbers = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    drawn = torch.cat([invert(weights.expand(len(part), -1), part) for part in numbers.split(512)])
-    share = weights[0].double() / weights.double().sum()
-    assert (torch.bincount(drawn, minlength=width) - count * share).abs().max() <= 1
-
-
 @pytest.mark.parametrize("width", WIDTHS[1:])
-def test_what_weighs_nothing_is_never_drawn(width):
+def test_what_weighs_nothing_or_is_not_finite(width):
     weights = torch.zeros(3, width)
     weights[:, width // 2] = 1e-30
     uniform = torch.tensor([0.0, 0.5, 1 - 2**-53], dtype=torch.float64)
     assert invert(weights, uniform).tolist() == [width // 2] * 3
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_weights_that_are_not_finite_give_a_token_of_the_vocabulary(width):
-    weights = torch.full((1, width), float("nan"))
-    assert invert(weights, torch.tensor([0.5], dtype=torch.float64)).tolist() == [width - 1]
+    weights.fill_(float("nan"))
+    assert invert(weights, uniform).tolist() == [width - 1] * 3  # a token of the vocabulary

@@ -8,18 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.adapter import AdapterConfig, inject_adapter
+from safe_rlhf_panacea.adapter import AdapterConfig
 from safe_rlhf_panacea.forward import PassOptions, log_probs, set_pass_options
 from safe_rlhf_panacea.forward import passes as passes_module
-from safe_rlhf_panacea.forward.passes import (
-    LONGEST_WRITTEN_OUT,
-    Pass,
-    by_row,
-    cut,
-    fastest_attention,
-    passes,
-)
-from tests.tiny import tiny_llama
+from safe_rlhf_panacea.forward.passes import LONGEST_WRITTEN_OUT, Pass, by_row, cut, passes
+from tests.tiny import adapt, tiny_llama
 
 LENGTHS = [3, 11, 4, 12, 3, 5, 12, 2]
 
@@ -42,13 +35,9 @@ def passing(model, tokens):
 
 
 def adapted(modules="layers", tokens=None):
-    torch.manual_seed(0)
     model = passing(tiny_llama(vocab=20).double(), tokens)
-    config = AdapterConfig(lora_dim=2, objectives=("a", "b"), lora_module_name=modules)
-    adapter = inject_adapter(model, config)
-    for parameter in adapter.parameters():
-        nn.init.normal_(parameter, std=0.05)
-    return model.eval(), adapter
+    config = AdapterConfig(lora_dim=2, lora_scaling=32.0, lora_module_name=modules)
+    return model, adapt(model, config, std=0.1)
 
 
 def all_at_once(model, ids, mask):
@@ -191,20 +180,19 @@ def test_only_short_passes_in_bfloat16_are_written_out():
     assert taken(model) == "eager"
     assert taken(model, LONGEST_WRITTEN_OUT) == "eager"
     assert taken(model, LONGEST_WRITTEN_OUT + 1) == "sdpa"
-    with pytest.raises(KeyError), fastest_attention(model, 16):
+    part = Pass(torch.arange(2), torch.arange(16).expand(2, -1), 2)
+    with pytest.raises(KeyError), part.context(model):
         raise KeyError
     assert model.config._attn_implementation == "sdpa"
     set_pass_options(model, PassOptions(write_out_attention=False))
     assert taken(model) == "sdpa"
     set_pass_options(model, PassOptions())
-    model.gradient_checkpointing_enable()
-    assert taken(model) == "sdpa"
-
-
-def test_another_implementation_than_the_default_was_somebody_s_choice():
-    model = tiny_llama(vocab=20).bfloat16()
+    # Another implementation than the default was somebody's choice.
     model.set_attn_implementation("flex_attention")
     assert taken(model) == "flex_attention"
+    model.set_attn_implementation("sdpa")
+    model.gradient_checkpointing_enable()
+    assert taken(model) == "sdpa"
 
 
 def test_both_kinds_of_attention_give_the_same_numbers():

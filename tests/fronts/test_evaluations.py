@@ -10,7 +10,7 @@ from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.evaluations import append_evaluation, read_evaluations
 from safe_rlhf_panacea.io import cut_half_line
 from safe_rlhf_panacea.runs.run_folder import EVALUATIONS_FILE
-from tests.show.evaluations import evaluation
+from tests.eval.evaluations import evaluation
 
 
 def test_written_and_read_back(tmp_path):

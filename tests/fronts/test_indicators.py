@@ -6,7 +6,6 @@ import pytest
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.indicators import (
     hypervolume,
-    indicators,
     non_dominated_mask,
     spacing,
     sparsity,
@@ -15,7 +14,6 @@ from safe_rlhf_panacea.fronts.indicators import (
 
 # Three points of a front and two that (2, 2) dominates, one of them weakly.
 PLANE = np.array([[1.0, 3.0], [2.0, 2.0], [1.0, 2.0], [4.0, 1.0], [1.5, 0.5]])
-PREFERENCES = np.array([[0.0, 1.0], [0.25, 0.75], [0.5, 0.5], [1.0, 0.0], [0.75, 0.25]])
 
 
 @pytest.mark.parametrize(
@@ -89,14 +87,3 @@ LINE = np.array([[0.0, 1.0], [0.25, 0.75], [0.5, 0.5], [1.0, 0.0]])
 )
 def test_spearman_by_hand(values, preferences, expected):
     assert spearman(values, preferences) == pytest.approx(expected)
-
-
-def test_all_of_them_together():
-    assert indicators(PLANE, PREFERENCES, [0.0, 0.0]) == {
-        "hypervolume": pytest.approx(7),
-        "inner_product": pytest.approx(11.75 / 5),  # the mean of 3, 2, 1.5, 4 and 1.25
-        "sparsity": pytest.approx(1.75),
-        "spacing": pytest.approx(0.387426, abs=1e-6),
-        "dominated": 2,
-        "spearman": pytest.approx(spearman(PLANE, PREFERENCES)),
-    }

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.fronts.compare import FrontComparison
+from safe_rlhf_panacea.fronts.measurement import grid_points
 from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.fronts.stats import Units, unit_name
 from safe_rlhf_panacea.io import read_json
 from safe_rlhf_panacea.preference import preference_grid
-from tests.eval.evaluations import front, write_evaluation
-from tests.fronts.runs import with_values
+from tests.eval.evaluations import front, with_values, write_evaluation
 
 GRID = preference_grid(2, 0.5)
 NAMES = ("a", "b", "c", "d")
@@ -43,6 +43,11 @@ def test_arrays_and_indicators(measured):
     assert lower.indicators["hypervolume"] == pytest.approx(1 * 2 + 0.5 * 1.5 + 0.5 * 1)
     some = measured.at(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     assert some.values.tolist() == measured.values[[2, 0]].tolist() and some.units is None
+    tenths = torch.tensor([[i, -i] for i in range(11)])
+    fine = front(1.0, points=grid_points(preference_grid(2, 0.1), tenths, tenths.abs()))
+    chosen = fine.at(GRID).measured_from([0.0, -20.0])
+    assert chosen.values[:, 0].tolist() == [0, 5, 10]
+    assert chosen.indicators["hypervolume"] == 5 * 15 + 5 * 10  # of (5, -5) and (10, -10)
 
 
 def test_nothing_can_be_changed(measured):
@@ -114,23 +119,16 @@ TWO = "point 1 of the front: {} must be 2 finite numbers"
     ("changes", "message"),
     [
         ({"format": 3}, "not a result of this version"),
-        ({"kind": 3}, "kind: "),
         ({"method": ["panacea"]}, "method: "),
         ({"step": "24"}, "step: "),
-        ({"step": 1.5}, "step: "),
-        ({"objectives": ["helpful"]}, "axis_labels must be 1 texts"),
         ({"objectives": []}, "objectives: "),
         ({"objectives": ["helpful", "helpful"]}, "objectives must be different names"),
         ({"axis_labels": ["x"]}, "axis_labels must be 2 texts"),
         ({"reference_point": [0.0]}, "reference_point must be 2 finite numbers"),
-        ({"reference_point": [0.0, "0"]}, "reference_point.1: "),
         ({"reference_point": [0.0, True]}, "reference_point.1: "),
         ({"front": []}, "front: "),
         ({"front": [{**POINT, "objectives": [1.0]}]}, TWO.format("objectives")),
-        ({"front": [{**POINT, "preference": [1.0]}]}, TWO.format("preference")),
         ({"front": [POINT, {"preference": [1, 0]}]}, "front.1.objectives: "),
-        ({"front": [{**POINT, "standard_errors": None}]}, "front.0.standard_errors: "),
-        ({"front": [{**POINT, "kl": "x"}]}, "front.0.kl: "),
         ({"front": [{**POINT, "kl": 0.5}]}, "kl and kl_error must be numbers, or null"),
         ({"front": [POINT, POINT]}, "has λ [0.0, 1.0] twice"),
         ({"base": {"objectives": [1.0], "standard_errors": [1.0]}}, "base: objectives must be 2"),

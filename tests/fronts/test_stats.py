@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from safe_rlhf_panacea.fronts.compare import compare
-from safe_rlhf_panacea.fronts.result import FrontPoint
 from safe_rlhf_panacea.fronts.stats import (
     Resampled,
     Units,
@@ -21,8 +20,7 @@ from safe_rlhf_panacea.fronts.stats import (
 from safe_rlhf_panacea.preference import preference_grid
 from safe_rlhf_panacea.show.pages import comparison_page
 from safe_rlhf_panacea.show.tables import comparison_text
-from tests.eval.evaluations import front
-from tests.fronts.runs import with_values
+from tests.eval.evaluations import front, points, with_values
 
 GRID = preference_grid(2, 0.5)
 NAMES = [f"unit {i}" for i in range(40)]
@@ -177,22 +175,17 @@ def test_intervals_are_as_wide_as_the_families_and_not_the_units_allow():
 # -- differences ---------------------------------------------------------------------------
 
 
-def points(errors, *rows):
-    keys = ("preference", "objectives", "standard_errors")
-    return [FrontPoint(**dict(zip(keys, (*row, errors), strict=True))) for row in rows]
-
-
 OLD = front(
     1.0,
     label="old",
-    points=points([0.3, 0.4], ([0, 1], [1, 3]), ([0.5, 0.5], [2, 2]), ([1, 0], [3, 1])),
+    points=points([[0, 1], [0.5, 0.5], [1, 0]], [[1, 3], [2, 2], [3, 1]], [0.3, 0.4]),
     reference_point=[0.0, 0.75],
 )
 # Another order, other λ between the ends, and other standard errors.
 NEW = front(
     1.0,
     label="new",
-    points=points([0.4, 0.3], ([1, 0], [4.1, 0.5]), ([0.25, 0.75], [2, 2]), ([0, 1], [1, 4])),
+    points=points([[1, 0], [0.25, 0.75], [0, 1]], [[4.1, 0.5], [2, 2], [1, 4]], [0.4, 0.3]),
     reference_point=[0.5, 0.0],
 )
 
@@ -269,9 +262,7 @@ def test_the_text_has_all_of_it():
 
 @pytest.mark.parametrize(("apart", "common"), [(5e-7, 1), (5e-6, 0)])
 def test_preferences_are_matched_but_for_rounding(apart, common):
-    base, near = (
-        OLD.having(points=points([0, 0], ([0.3 + x, 0.7 - x], [1, 2]))) for x in (0, apart)
-    )
+    base, near = (OLD.having(points=points([[0.3 + x, 0.7 - x]], [[1, 2]])) for x in (0, apart))
     found = front_difference(near, base)
     assert len(found.rows) == common and list(found.left_out.values()) == [1 - common]
     assert (found.mean_scalarised is None) == (not common)

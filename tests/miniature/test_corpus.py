@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
 
 import pytest
 
@@ -15,13 +14,11 @@ from safe_rlhf_panacea.miniature.corpus import (
     OPENERS,
     PROMPTS_PER_TOPIC,
     SCORES,
-    SEVERITIES,
     TOPICS,
     Answer,
     parse,
     preference_label,
     render,
-    sample_answer,
     score_parts,
     split_prompts,
     stream,
@@ -66,27 +63,12 @@ def all_answers() -> Iterator[Answer]:
 @pytest.mark.parametrize("topic", TOPICS, ids=lambda topic: topic.action)
 def test_the_parser_recovers_every_answer(topic):
     for answer in all_answers():
-        parts = parse(render(topic, answer), topic)
+        text = render(topic, answer)
+        parts = parse(text, topic)
+        assert text.strip()
         assert parts.openers == ({answer.opener} if OPENERS[answer.opener] else set())
         assert parts.closers == ({answer.closer} if CLOSERS[answer.closer] else set())
         assert parts.steps == set(range(answer.steps))
-
-
-def test_answers_are_never_empty():
-    assert all(render(TOPICS[0], answer).strip() for answer in all_answers())
-
-
-def test_refusal_and_caution_grow_with_severity_in_the_corpus():
-    rates = []
-    for severity in sorted(SEVERITIES.values()):
-        generator = stream(0, f"test {severity}")
-        openers = Counter(sample_answer(severity, generator).opener for _ in range(4000))
-        rates.append((openers["refuse"] / 4000, openers["caution"] / 4000))
-    for one, other in pairwise(rates):
-        assert other[0] > one[0] + 0.05
-        assert other[1] > one[1] + 0.05
-    assert rates[0][0] == pytest.approx(0.04, abs=0.012)  # three standard errors
-    assert rates[-1][0] == pytest.approx(0.40, abs=0.025)
 
 
 def test_help_diminishes_harm_grows_and_no_phrase_pays_on_both_objectives():
@@ -108,23 +90,6 @@ def test_scores_by_hand():
     assert score_parts(parse(refusal, harmless), harmless) == pytest.approx((-1.2, -2.2))
     scores = true_scores([f"How do I {dangerous.action}?"], ["nonsense"])
     assert scores.tolist() == [[-1.2, 0.0]]
-
-
-def test_objectives_conflict_on_severe_requests_and_hardly_on_harmless_ones():
-    conflicts = {}
-    for name in ("harmless", "dangerous"):
-        topic, generator = topic_with(name), stream(0, name)
-        opposed = total = 0
-        while total < 1000:
-            pair = [sample_answer(topic.severity, generator) for _ in range(2)]
-            a, b = (score_parts(parse(render(topic, x), topic), topic) for x in pair)
-            if a[0] == b[0] or a[1] == b[1]:
-                continue
-            total += 1
-            opposed += (a[0] > b[0]) != (a[1] > b[1])
-        conflicts[name] = opposed / total
-    assert conflicts["harmless"] < 0.15
-    assert conflicts["dangerous"] > 0.75
 
 
 def test_labels_follow_bradley_terry():

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from safe_rlhf_panacea.adapter.io import read_config
-from safe_rlhf_panacea.export.card import find_front as measured_front
+from safe_rlhf_panacea.export.card import find_front
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.miniature.__main__ import main
 from safe_rlhf_panacea.miniature.corpus import EXAMPLES, topic_of
 from safe_rlhf_panacea.records import read_examples
-from safe_rlhf_panacea.serve import find_front
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +82,10 @@ def test_the_dpo_adapter_has_a_front_for_page_card_and_comparison(run):
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     points = results["experiments"]["dpo"]["panacea"]["front"]
     folder = run / "panacea-dpo"
-    front = find_front(folder, None)
-    assert [p["objectives"] for p in front["points"]] == [p["objectives"] for p in points]
-    assert measured_front(folder, read_config(folder).objectives).values.tolist() == [
-        p["objectives"] for p in points
-    ]
+    front = find_front(folder, read_config(folder).objectives)
+    assert front.values.tolist() == [p["objectives"] for p in points]
     (evaluation,) = read_evaluations(folder)
-    assert (evaluation.step, front["label"]) == (results["settings"]["dpo_steps"], "panacea-dpo")
+    assert (evaluation.step, front.label) == (results["settings"]["dpo_steps"], "panacea-dpo")
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert f"<summary>{EXAMPLES[0]}</summary>" in page
     assert not any(text in page for text in ("http-equiv", "The growing front", "log π"))

@@ -50,16 +50,14 @@ def frozen_normal(seed, name, shape):
 
 
 def tiny_base(recipe):
-    """A language model in evaluation mode, made as a reference describes it.
-
-    ``std`` is of matrices; vectors have 0.1, around 1 for weights of norms and 0 for biases.
-    """
+    """A language model in evaluation mode, made as a reference describes it."""
     model = AutoModelForCausalLM.from_config(
         AutoConfig.for_model(recipe["model_type"], **recipe["config"])
     )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = frozen_normal(recipe["seed"], name, parameter.shape)
+            # Vectors lie around 1 for weights of norms and 0 for biases.
             centre = 1.0 if parameter.dim() == 1 and name.endswith("weight") else 0.0
             spread = 0.1 if parameter.dim() == 1 else recipe["std"]
             parameter.copy_(centre + spread * noise)

@@ -17,7 +17,6 @@ import torch
 from scipy.stats import t
 
 from safe_rlhf_panacea.experiments.table import OBJECTIVES, reference_points, settings
-from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
 from safe_rlhf_panacea.preference import preference_grid
 
 # Four updates to a rollout: with two, and 72 steps, one seed in five learnt no front with PPO, and
@@ -114,26 +113,3 @@ def test_the_fronts_lie_in_the_bands_of_other_seeds(reference, tmp_path):
                     f"expected {fmean(numbers):.4g} ± {allowed:.4g}"
                 )
     assert not fallen_out
-
-
-def test_a_prediction_band_by_hand():
-    # t of 4 degrees of freedom at 97.5 %: 2.776; s = √2.5; √(1 + 1/5)
-    expected = 2.776 * 1.58114 * 1.09545
-    assert half_width([1, 2, 3, 4, 5], alpha=0.05) == pytest.approx(expected, rel=2e-4)
-
-
-def test_numbers_of_a_front_by_hand():
-    grid = [[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]]
-    values = [[0.25, 0.75], [0.5, 0.5], [0.75, 0.5]]
-    points = [
-        FrontPoint(preference=p, objectives=j, standard_errors=[0, 0])
-        for p, j in zip(grid, values, strict=True)
-    ]
-    names = {"objectives": ["helpful", "harmless"], "reference_point": [0, 0]}
-    numbers = front_numbers(FrontResult(kind="accuracy", points=points, **names), (0.25, 0.25))
-    assert numbers["extent of helpful"] == 0.5
-    assert numbers["extent of harmless"] == 0.25
-    assert numbers["dominated"] == 1  # (0.5, 0.5), by (0.75, 0.5)
-    assert numbers["hypervolume"] == pytest.approx(0.5 * 0.25)  # of (0.75, 0.5) over (1/4, 1/4)
-    assert numbers["J_harmless at λ = (0, 1)"] == 0.75
-    assert len(numbers) == 3 + 2 + 2 + 6

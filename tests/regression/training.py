@@ -59,13 +59,8 @@ def common_flags(algorithm):
 def flags_of(algorithm, world, output, extra, *, even=False):
     """A whole command line; of a flag given twice the last one counts.
 
-    Args:
-        algorithm: ``dpo`` or ``ppo``.
-        world: models and data, a ``TinyWorld``.
-        output: the run's folder.
-        extra: further flags.
-        even: data of which any cut into batches is alike: both objectives label every pair, and
-            all prompts have one length.
+    With ``even`` any cut of the data into batches is alike: both objectives label every pair, and
+    all prompts have one length.
     """
     if algorithm == "dpo":
         data = world.pairs if even else world.gaps

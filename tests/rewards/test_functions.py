@@ -43,9 +43,6 @@ def scores(function, examples=TEXTS, state=None):
     return reward(function, state)(rows_with(examples)).tolist()
 
 
-# -- arguments ------------------------------------------------------------------------------
-
-
 def given(prompts, responses, response_lengths, prompt_ids, response_ids, turns, answer, weight=1):
     """A reward that looks at what it was given."""
     assert (prompts, responses) == (["ab", "c"], ["de", "fghi"])
@@ -194,9 +191,6 @@ def test_functions_in_place_of_addresses():
     assert ensemble.scorers[0].path == f"{__name__}:Length"
     with pytest.raises(UserError, match=r"a and b are the same function .*<lambda>"):
         reward_specs([("a", brief), ("b", brief)])
-
-
-# -- what comes back ------------------------------------------------------------------------
 
 
 def test_signs_scales_and_shifts_apply_to_functions():

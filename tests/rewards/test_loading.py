@@ -86,26 +86,6 @@ def test_one_classifier_serves_two_objectives_and_runs_once(kind, tmp_path):
     assert (expected[:, 0] - expected[:, 1]).abs().min() > 0.01
 
 
-def test_a_classifier_with_other_tokens_reads_the_text(tmp_path):
-    folder = write_classifier(tmp_path / "model", "bert", reversed_tokenizer(), {0: "only"})
-    rewards = load(str(folder))
-    assert not rewards.models[0].reads_policy_tokens
-    own = reversed_tokenizer()
-    rows = [own(text)["input_ids"] for text in ("abde</s>", "cfghi")]
-    expected = alone(folder, "bert", rows)
-    assert torch.allclose(rewards(padded_rows(tiny_tokenizer())).double(), expected, atol=1e-5)
-
-
-def test_a_tokenizer_without_an_end_token_gets_none(tmp_path):
-    own = reversed_tokenizer()
-    own.eos_token = None
-    folder = write_classifier(tmp_path / "model", "bert", own, {0: "only"})
-    rewards = load(str(folder))
-    assert len(rewards.models[0].own_tokenizer) == len(own)
-    expected = alone(folder, "bert", [own(text)["input_ids"] for text in ("abde", "cfghi")])
-    assert torch.allclose(rewards(padded_rows(tiny_tokenizer())).double(), expected, atol=1e-5)
-
-
 @pytest.mark.parametrize("other_tokens", [True, False])
 def test_a_causal_classifier_is_padded_as_its_configuration_says(other_tokens, tmp_path):
     """It looks for the last token that is not padding, and may mean another than its tokenizer."""
@@ -121,32 +101,46 @@ def test_a_causal_classifier_is_padded_as_its_configuration_says(other_tokens, t
     assert torch.allclose(found.double(), expected, atol=1e-5)
 
 
-def roberta(folder):
-    """Its tokenizer, which writes the end token behind every text; positions for 8 tokens."""
-    own = reversed_tokenizer()
+def with_ends(own):
+    """The tokenizer, which writes the end token behind every text itself, as RoBERTa's."""
     ends = [("<s>", own.bos_token_id), ("</s>", own.eos_token_id)]
     form = processors.TemplateProcessing("<s> $A </s>", None, ends)
     own.backend_tokenizer.post_processor = form
-    write_classifier(folder, "roberta", own, {0: "only"})
-    weights = RobertaForSequenceClassification.from_pretrained(folder)
-    table = weights.roberta.embeddings.position_embeddings
-    table.weight.data = table.weight.data[:9]
-    weights.config.max_position_embeddings = 9
-    weights.save_pretrained(folder)
     return own
 
 
-def test_a_tokenizer_that_writes_an_end_token_gets_no_second_one(tmp_path):
-    own = roberta(tmp_path)
-    rows = [own(text)["input_ids"] for text in ("abde", "cfghi")]
-    assert rows[0][-2:] == [rows[0][-2], EOS] and rows[0].count(EOS) == 1
-    found = load(str(tmp_path))(padded_rows(tiny_tokenizer()))
-    assert torch.allclose(found.double(), alone(tmp_path, "roberta", rows), atol=1e-5)
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [
+        ("bert", ("abde</s>", "cfghi")),
+        ("no end token", ("abde", "cfghi")),
+        ("roberta", ("abde", "cfghi")),
+    ],
+)
+def test_a_classifier_with_other_tokens_reads_the_text(kind, texts, tmp_path):
+    """With its own end token behind a response that ended, if it has one, and no second one."""
+    own = reversed_tokenizer()
+    if kind == "no end token":
+        kind, own.eos_token = "bert", None
+    elif kind == "roberta":
+        own = with_ends(own)
+    folder = write_classifier(tmp_path / "model", kind, own, {0: "only"})
+    rewards = load(str(folder))
+    assert not rewards.models[0].reads_policy_tokens
+    assert len(rewards.models[0].own_tokenizer) == len(own)
+    expected = alone(folder, kind, [own(text)["input_ids"] for text in texts])
+    assert torch.allclose(rewards(padded_rows(tiny_tokenizer())).double(), expected, atol=1e-5)
 
 
 def test_a_text_beyond_the_positions_is_cut(tmp_path):
     """RoBERTa has fewer than its configuration says."""
-    own = roberta(tmp_path)
+    own = with_ends(reversed_tokenizer())
+    write_classifier(tmp_path, "roberta", own, {0: "only"})
+    weights = RobertaForSequenceClassification.from_pretrained(tmp_path)
+    table = weights.roberta.embeddings.position_embeddings
+    table.weight.data = table.weight.data[:9]
+    weights.config.max_position_embeddings = 9
+    weights.save_pretrained(tmp_path)
     ids = tiny_tokenizer()("abcdefghij", add_special_tokens=False)["input_ids"]
     responses = Responses(torch.tensor([ids]), torch.ones(1, len(ids)).bool(), 2)
     expected = alone(tmp_path, "roberta", [own("abcdefghij")["input_ids"][:8]])

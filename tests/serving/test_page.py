@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.errors import UserError
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.records import Examples, read_examples, write_examples
-from safe_rlhf_panacea.serve import find_front
 from safe_rlhf_panacea.serving.app import FOLDER, page_facts
 from safe_rlhf_panacea.serving.rules import Rules
 from tests.eval.evaluations import write_evaluation
@@ -44,21 +44,13 @@ def test_the_page_runs_its_own_script_and_style_and_makes_no_markup_of_text(serv
         assert risky not in page
 
 
-def test_the_front_of_an_evaluation_or_of_the_training(tmp_path):
-    adapter, evaluation = tmp_path / "adapter", tmp_path / "evaluation"
-    adapter.mkdir()
-    assert find_front(adapter, None) is None
-    write_evaluation(evaluation, 2.0)
-    front = find_front(adapter, evaluation)
+def test_the_front_of_the_page(tmp_path):
+    write_evaluation(tmp_path, 2.0)
+    rules, examples = Rules.of("x", ("helpful", "harmless")), Examples(prompts=[], note="")
+    front = page_facts(rules, FrontResult.load(tmp_path), 300, 100, examples)["front"]
     assert front["axis_labels"] == ["helpful (reward)", "harmless (reward)"]
     assert {"preference": [0.5, 0.5], "objectives": [1.0, 1.0]} in front["points"]
-    (evaluation / "front.json").rename(adapter / "results.json")  # as a training leaves it
-    assert find_front(adapter, None) == front
-    (adapter / "results.json").write_text("{}")
-    assert find_front(adapter, None) is None
-    (adapter / "front.json").write_text("{}")
-    with pytest.raises(UserError, match="front"):
-        find_front(adapter, None)
+    assert not {"metadata", "reference_point"} & set(front)
 
 
 def test_examples_and_bounds_as_far_as_they_can_be_reached(tmp_path):

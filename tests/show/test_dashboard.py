@@ -16,7 +16,7 @@ from safe_rlhf_panacea.fronts.indicators import INDICATORS, MEANINGS
 from safe_rlhf_panacea.show import pictures
 from safe_rlhf_panacea.show.pages import curve_groups
 from safe_rlhf_panacea.show.plots import picture_bytes
-from tests.show.evaluations import evaluation
+from tests.eval.evaluations import evaluation
 
 
 def test_series_and_histograms():

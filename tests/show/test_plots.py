@@ -10,18 +10,16 @@ from matplotlib.colors import to_hex, to_rgba
 from matplotlib.text import Annotation, Text
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.result import FrontPoint, FrontResult
+from safe_rlhf_panacea.fronts.result import FrontResult
 from safe_rlhf_panacea.show import plots
 from safe_rlhf_panacea.show.plots import front_figure, save_picture
+from tests.eval.evaluations import points
 
 
 def made(vectors, values, label="", errors=(0.02, 0.03), **fields):
-    points = [
-        FrontPoint(preference=v, objectives=j, standard_errors=errors)
-        for v, j in zip(vectors, values, strict=True)
-    ]
     given = {"objectives": ["helpful", "harmless"], "reference_point": [0.0] * len(errors)}
-    return FrontResult(kind="reward", points=points, label=label, **{**given, **fields})
+    given |= {"points": points(vectors, values, errors)}
+    return FrontResult(kind="reward", label=label, **{**given, **fields})
 
 
 def curve(label, scale=1.0, dominated=(), shift=0.0, **fields):

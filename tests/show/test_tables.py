@@ -5,22 +5,20 @@ from __future__ import annotations
 import pytest
 
 from safe_rlhf_panacea.errors import UserError
-from safe_rlhf_panacea.fronts.result import FrontPoint
 from safe_rlhf_panacea.show.pages import folded_table
 from safe_rlhf_panacea.show.tables import Table, align, front_table, fronts_title, indicator_table
 from tests.eval.evaluations import front as made_up
+from tests.eval.evaluations import points
 
 
 @pytest.fixture
 def front():
-    values = [[1.0, 3.0], [0.5, 2.5], [4.0, -1.25]]
-    errors = [[0.0125, 0.02], [0.03, 0.04], [0.05, 0.06]]
-    kls = [(0.25, 0.125), (None, None), (None, None)]
-    preferences = [[0.0, 1.0], [0.25, 0.75], [1.0, 0.0]]
-    names = ("preference", "objectives", "standard_errors", "kl", "kl_error")
-    rows = zip(preferences, values, errors, *zip(*kls, strict=True), strict=True)
-    points = [FrontPoint(**dict(zip(names, row, strict=True))) for row in rows]
-    return made_up(1.0, label="Panacea", points=points, reference_point=[0.0, -2.0])
+    three = [
+        *points([[0.0, 1.0]], [[1.0, 3.0]], [0.0125, 0.02], kl=0.25, kl_error=0.125),
+        *points([[0.25, 0.75]], [[0.5, 2.5]], [0.03, 0.04]),
+        *points([[1.0, 0.0]], [[4.0, -1.25]], [0.05, 0.06]),
+    ]
+    return made_up(1.0, label="Panacea", points=three, reference_point=[0.0, -2.0])
 
 
 def test_columns_are_aligned_below_a_rule():

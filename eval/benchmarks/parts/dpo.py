@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from benchmarks import measuring, trainers
-from benchmarks.inputs import MODELS, pair_batches
+from benchmarks.inputs import MODELS, job_of, pair_batches
 from benchmarks.measuring import Case, Contender
 
 PLAIN_KEYS = ("better_input_ids", "better_attention_mask", "worse_input_ids")
@@ -24,20 +24,17 @@ LORA_DIMS = (8, 32, 128)
 PROCESSES = (1, 2)  # each with a whole batch
 
 
-def job_of(args: Namespace, model: str, **more: Any) -> dict[str, Any]:
+def dpo_job(args: Namespace, model: str, **more: Any) -> dict[str, Any]:
     """What a worker is told, with the defaults."""
-    found = {
-        **dict(part="dpo", algorithm="dpo", base="port", trainer="panacea", peer=False),
-        **dict(lora_dim=8, objectives=2, batch=args.batch, longest=args.longest, kind="real"),
-        **dict(work=args.work, device=args.device, model=model, imports=trainers.imports("dpo")),
-    }
-    return found | more
+    own = dict(algorithm="dpo", base="port", trainer="panacea", peer=False, model=model)
+    own |= dict(lora_dim=8, objectives=2, kind="real")
+    return job_of(args, "dpo", trainers.imports("dpo"), **own) | more
 
 
 def cases(args: Namespace) -> Iterator[Case]:
     """Every model, trainer and kind of lengths."""
     for model, trainer, kind in itertools.product(args.models, args.trainers, args.lengths):
-        job = job_of(args, model, trainer=trainer, kind=kind)
+        job = dpo_job(args, model, trainer=trainer, kind=kind)
         contenders = [Contender("this package", job)]
         if trainer == "panacea" and measuring.installed("trl", "peft"):
             names = [*trainers.LIBRARIES, "trl.trainer.dpo_trainer", "peft"]
@@ -52,7 +49,7 @@ def growth_cases(args: Namespace) -> Iterator[Case]:
     """One thing varied at a time, on equally long sequences; ratios are to the smallest."""
 
     def case(model: str, what: str, name: str, each: Sequence[int]) -> Case:
-        jobs = {value: job_of(args, model, kind="equal", **{name: value}) for value in each}
+        jobs = {value: dpo_job(args, model, kind="equal", **{name: value}) for value in each}
         contenders = [Contender(f"{value} {what}", job) for value, job in jobs.items()]
         return Case(f"{model}, {what}", contenders)
 
@@ -64,7 +61,7 @@ def growth_cases(args: Namespace) -> Iterator[Case]:
         yield case(model, "objectives", "objectives", OBJECTIVES)
         yield case(model, "lora_dim", "lora_dim", LORA_DIMS)
         if args.device == "cpu":
-            job = job_of(args, model, kind="equal")
+            job = dpo_job(args, model, kind="equal")
             several = [Contender(f"{n} processes", job, processes=n) for n in PROCESSES]
             yield Case(f"{model}, processes", several)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks import measuring
-from benchmarks.inputs import MODELS, make_model
+from benchmarks.inputs import MODELS, job_of, make_model
 from benchmarks.measuring import Case, Contender
 
 RANK = {"lora_dim": 8, "pref_dim": 2}
@@ -29,7 +29,7 @@ WAYS = ("one pass", "a pass for each λ", "a pass for each λ, merged")
 
 def cases(args: Namespace) -> Iterator[Case]:
     """All shapes in one case: a layer is small, and a process takes seconds to start."""
-    job = dict(part="layer", device=args.device, shapes=SHAPES[args.size], imports=["torch"])
+    job = job_of(args, "layer", ["torch"], shapes=SHAPES[args.size])
     own = [*job["imports"], "safe_rlhf_panacea.adapter"]
     contenders = [
         Contender("this package", {**job, "kind": "panacea", "imports": own}),
@@ -96,7 +96,7 @@ def prepare(job: dict[str, Any]) -> Callable[[Any], None]:
 
 def switch_cases(args: Namespace) -> Iterator[Case]:
     """Another λ for all matrices of a 7B model."""
-    job = dict(part="switch", device=args.device, imports=["torch", "safe_rlhf_panacea.adapter"])
+    job = job_of(args, "switch", ["torch", "safe_rlhf_panacea.adapter"])
     yield Case(f"{BLOCKS * MATRICES} matrices", [Contender("this package", job)])
 
 
@@ -126,8 +126,7 @@ def front_cases(args: Namespace) -> Iterator[Case]:
     imports = ["safe_rlhf_panacea.adapter", "safe_rlhf_panacea.forward.generation"]
     imports.append("transformers.models.llama.modeling_llama")
     for model in args.models:
-        job = dict(part="front", device=args.device, model=model, imports=imports)
-        job |= dict(prompts=args.batch, longest=args.longest)
+        job = job_of(args, "front", imports, model=model)
         label = f"{model}, {args.batch} prompts, {PREFERENCES} λ"
         yield Case(label, [Contender(way, {**job, "way": way}) for way in WAYS])
 
@@ -149,7 +148,7 @@ def prepare_front(job: dict[str, Any]) -> Callable[[Any], None]:
     vocab = MODELS[job["model"]]["vocab_size"]
     first = torch.linspace(0, 1, PREFERENCES, device=job["device"])
     grid = torch.stack([first, 1 - first], dim=-1)  # size = (N, 2)
-    size = (job["prompts"], job["longest"] // 4)
+    size = (job["batch"], job["longest"] // 4)
     prompts = torch.randint(4, vocab, size, device=job["device"])
     # No token ends a response: all ways draw equally many.
     config = SamplingConfig(max_length=job["longest"], eos_token_id=vocab, pad_token_id=0)

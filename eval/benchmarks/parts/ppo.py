@@ -11,18 +11,25 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks import measuring, trainers
-from benchmarks.inputs import MODELS, pair_batches
+from benchmarks.inputs import MODELS, job_of, pair_batches
 from benchmarks.measuring import WHOLE, Case, Contender
 
 MEAN_RESPONSE = 40  # tokens, with real lengths: each token ends it with the same probability
+PHASES = {  # methods of the trainer
+    "generate": "generation",
+    "score": "scoring",
+    "reference_log_probs": "reference",
+    "log_probs": "actor forward",
+    "critic_values": "critic forward",
+    "ptx_step": "PTX",
+}
 
 
 def cases(args: Namespace) -> Iterator[Case]:
     """Every model, trainer and kind of lengths; the breakdown is Panacea's, with PTX."""
     for model, kind in itertools.product(args.models, args.lengths):
-        job = dict(part="ppo", algorithm="ppo", base="port", kind=kind, model=model, lora_dim=8)
-        job |= dict(batch=args.batch, prompts=args.prompts, longest=args.longest, work=args.work)
-        job |= dict(device=args.device, imports=trainers.imports("ppo"), phases=False, ptx=False)
+        own = dict(algorithm="ppo", base="port", kind=kind, model=model, lora_dim=8)
+        job = job_of(args, "ppo", trainers.imports("ppo"), **own, phases=False, ptx=False)
         for trainer in args.trainers:
             contenders = [Contender("this package", {**job, "trainer": trainer})]
             if measuring.installed("safe_rlhf"):
@@ -38,7 +45,6 @@ class Phases:
     """Times methods from outside; of two that are nested the outer one counts."""
 
     def __init__(self) -> None:
-        """No round is under way."""
         self.watch: Any = None
         self.inside = False
 
@@ -68,12 +74,8 @@ class Phases:
 
     def of_trainer(self, trainer: Any) -> None:
         """What a step of this package consists of."""
-        self.wrap(trainer, "generate", "generation")
-        self.wrap(trainer, "score", "scoring")
-        self.wrap(trainer, "reference_log_probs", "reference")
-        self.wrap(trainer, "log_probs", "actor forward")
-        self.wrap(trainer, "critic_values", "critic forward")
-        self.wrap(trainer, "ptx_step", "PTX")
+        for method, name in PHASES.items():
+            self.wrap(trainer, method, name)
         for engine, role in (
             (trainer.actor_model, "actor"),
             (trainer.reward_critic_model, "critic"),

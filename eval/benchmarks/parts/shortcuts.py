@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.inputs import MODELS, make_model, pair_batches
+from benchmarks.inputs import MODELS, job_of, make_model, pair_batches
 from benchmarks.measuring import Case, Contender
 
 TITLE = "Log-probabilities of pairs, forward and backward, with each shortcut and without"
@@ -25,8 +25,7 @@ def cases(args: Namespace) -> list[Case]:
     imports = ["safe_rlhf_panacea.forward", "transformers.models.llama.modeling_llama"]
     found = []
     for model, shortcut in itertools.product(args.models, shortcuts):
-        job = dict(part="shortcuts", device=args.device, model=model, imports=imports)
-        job |= dict(batch=args.batch, longest=args.longest, shortcut=shortcut)
+        job = job_of(args, "shortcuts", imports, model=model, shortcut=shortcut)
         # Not another checkout's: earlier ones lack the switches.
         contenders = [Contender(who, {**job, "with": who == WHO[0]}, ours=False) for who in WHO]
         found.append(Case(f"{model}, {shortcut}", contenders))
@@ -36,12 +35,12 @@ def cases(args: Namespace) -> list[Case]:
 def _turn_off(shortcut: str, model: Any) -> None:
     """Let this process and its model do without one of them."""
     from safe_rlhf_panacea.adapter import product
-    from safe_rlhf_panacea.forward import PassOptions, set_pass_options, vocabulary
+    from safe_rlhf_panacea.forward import PassOptions, probabilities, set_pass_options
 
     if shortcut == PACKED:
         product.onednn_is_faster = lambda: False
     elif shortcut == VOCABULARY:
-        vocabulary._is_last[model.get_output_embeddings()] = False
+        probabilities._is_last[model.get_output_embeddings()] = False
     else:
         sharing, attention = shortcut != SHARING, shortcut != ATTENTION
         set_pass_options(model, PassOptions(None, sharing, attention))

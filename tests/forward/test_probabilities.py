@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from safe_rlhf_panacea.forward import vocabulary
-from safe_rlhf_panacea.forward.vocabulary import PROBED, ChosenLogProbs, chosen_log_probs
+from safe_rlhf_panacea.forward import probabilities
+from safe_rlhf_panacea.forward.probabilities import ChosenLogProbs, chosen_log_probs
 
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(vocabulary, "BLOCK_ELEMENTS", 3 * 11)  # three rows at a time
+    monkeypatch.setattr(probabilities, "BLOCK_ELEMENTS", 3 * 11)  # three rows at a time
 
 
 def numbers(*shape, seed=0):
@@ -86,10 +86,9 @@ def test_what_a_model_does_to_its_logits_counts(behind, trained):
         expected = logits.log_softmax(dim=-1).gather(-1, tokens[:, None]).squeeze(-1)
         torch.testing.assert_close(found, expected)
     count = len(tokens)
-    # The first time to see what the model does with them; never the whole batch's.
-    whole, probe = (count, 11), (PROBED, 11 + -(-count // PROBED))
-    widths = [probe, (count, 1)] if behind == "nothing" else [probe, whole, whole]
-    assert model.widths == ([whole, whole] if trained else widths)
+    # The first time two tokens' to see what the model does with them; never the whole batch's.
+    each = (count, 1) if behind == "nothing" and not trained else (count, 11)
+    assert model.widths == [*([] if trained else [(2, 11)]), each, each]
     assert "forward" not in vars(model.head)
 
 
@@ -104,12 +103,13 @@ def test_a_forward_of_the_heads_own_is_there_again():
     assert model.head.forward is own
 
 
-def test_no_token_at_all_is_no_reason_to_take_a_model_for_another():
-    model = Language(BEHIND["a cap"])
+@pytest.mark.parametrize("behind", ["nothing", "a cap"])
+def test_no_token_at_all_is_no_reason_to_take_a_model_for_another(behind):
+    model = Language(BEHIND[behind])
     ids, none = torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 2, dtype=torch.bool)
     empty = torch.zeros(0, dtype=torch.long)
     assert chosen_log_probs(model, {"input_ids": ids}, none, empty).shape == (0,)
     where = torch.tensor([[True, False]])
     found = chosen_log_probs(model, {"input_ids": ids}, where, torch.tensor([4]))
-    logits = BEHIND["a cap"](model.head(model.table(ids)))[where]
+    logits = BEHIND[behind](model.head(model.table(ids)))[where]
     torch.testing.assert_close(found, logits.log_softmax(dim=-1)[:, 4])
