@@ -196,7 +196,7 @@ class PanaceaRun(TrainingRun[AdapterTraining]):
         if self.trainer.eval_dataloader is None:
             raise UserError("evaluate() needs data: give eval_dataset when the run is made")
         wanted = None if grid is None else _as_grid(grid, self.objectives)
-        front: FrontResult = self.trainer.part.measured(wanted)
+        front: FrontResult = self.trainer.measured(wanted)
         return front
 
 

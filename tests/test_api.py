@@ -88,19 +88,19 @@ def test_grpo_with_a_function_and_a_classifier_in_memory(model, tmp_path, monkey
     assert torch.equal(torch.rand(1), expected)
     table = run.history.to_pandas()
     assert {"train/reward_many", "train/reward_liked"} <= set(table.columns)
-    before = run.trainer.part.grid
+    before = run.trainer.grid
     front = run.evaluate("1,0")
     assert front.preferences.tolist() == [[1, 0]]
     assert all(part._repr_html_().count("<table") == 1 for part in (front, run.history))
     with monkeypatch.context() as asked:
-        asked.setattr(type(run.trainer.part), "measured", lambda _, grid: grid)
+        asked.setattr(type(run.trainer), "measured", lambda _, grid: grid)
         for one in ([{"many": 1, "liked": 0}], {"many": 1, "liked": 0}, [1, 0]):
             assert run.evaluate(one).tolist() == [[1, 0]]
         assert run.evaluate(0.5).tolist() == [[0, 1], [0.5, 0.5], [1, 0]]
     for grid, message in (([], "at least one λ"), ([[1, 0], "many=1,liked=0"], "a λ twice")):
         with pytest.raises(UserError, match=message):
             run.evaluate(grid)
-    assert run.trainer.part.grid is before
+    assert run.trainer.grid is before
     assert repr(run) == f"<PanaceaGRPO in {run.output_dir}: trained for 2 steps>"
     assert len(repr(run.model)) < 80
     answers = {

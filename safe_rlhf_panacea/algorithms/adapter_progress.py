@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.distributed import all_reduce_sum
@@ -20,7 +21,7 @@ NORMS_EVERY = 10  # updates
 PARTS = {"shared": "lora_sigma", "preference": "lora_s"}
 
 
-def signal_to_noise(mean: torch.Tensor, square: torch.Tensor, count: int) -> torch.Tensor:
+def signal_to_noise(mean: Tensor, square: Tensor, count: int) -> Tensor:
     """|E g| / √(Σ Var g) of a gradient, from its moving averages over ``count`` steps.
 
     With weights w_t of the steps, E ‖mean‖² = ‖E g‖² + Σ w_t² · Σ Var g; both are solved for.
@@ -37,11 +38,11 @@ def signal_to_noise(mean: torch.Tensor, square: torch.Tensor, count: int) -> tor
 
 
 @torch.no_grad()
-def part_norms(adapter: PanaceaAdapter) -> dict[str, torch.Tensor]:
+def part_norms(adapter: PanaceaAdapter) -> dict[str, Tensor]:
     """Part to its ‖ΔW‖ over all layers, Frobenius, size = (); at λ_i = 1 for all i."""
     config = adapter.config
     ends = {"shared": (0, config.lora_dim), "preference": (config.lora_dim, config.rank)}
-    squares: dict[str, list[torch.Tensor]] = {part: [] for part in ends}
+    squares: dict[str, list[Tensor]] = {part: [] for part in ends}
     first, *_ = adapter.layers.values()
     ones = torch.ones(config.pref_dim, device=first.lora_sigma.device)
     for layer in adapter.layers.values():
@@ -61,8 +62,8 @@ class AdapterProgress:
         self.count = 0
         self._columns: dict[str, slice] = {}  # of each part among the n numbers of both
         self._size = 0  # n
-        self._gradient: torch.Tensor | None = None  # size = (n,): the update's so far
-        self._averages: torch.Tensor | None = None  # size = (2, n): of g and of g²
+        self._gradient: Tensor | None = None  # size = (n,): the update's so far
+        self._averages: Tensor | None = None  # size = (2, n): of g and of g²
         for part, name in PARTS.items():
             start = self._size
             for layer in adapter.layers.values():
@@ -73,7 +74,7 @@ class AdapterProgress:
             if self._size > start:
                 self._columns[part] = slice(start, self._size)
 
-    def _add(self, start: int, gradient: torch.Tensor) -> None:
+    def _add(self, start: int, gradient: Tensor) -> None:
         """Add what a micro-batch brings to the gradient of its update."""
         if self._gradient is None:
             self._gradient = gradient.new_zeros(self._size, dtype=torch.float32)

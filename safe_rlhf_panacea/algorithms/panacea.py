@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter, inject_adapter
 from safe_rlhf_panacea.adapter.fingerprint import check_unchanged
@@ -21,13 +21,12 @@ from safe_rlhf_panacea.aggregation import (
     objective_weights,
 )
 from safe_rlhf_panacea.algorithms.adapter_progress import AdapterProgress
-from safe_rlhf_panacea.algorithms.preference_source import PreferenceSource, begins_update
+from safe_rlhf_panacea.algorithms.preference_source import PreferenceSource
 from safe_rlhf_panacea.base.engine import passes_since_update
 from safe_rlhf_panacea.configs.panacea import PanaceaConfig, adapter_config
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.distributed import all_reduce_max, all_reduce_sum
 from safe_rlhf_panacea.models.loading import LoadedModel
-from safe_rlhf_panacea.preference import format_preference
 from safe_rlhf_panacea.preference_sampler import label_weights
 
 SMOOTH_MU = 0.1
@@ -64,7 +63,7 @@ class Panacea:
         self.scaling_lr_multiplier = args.scaling_lr_multiplier
         self.scaled = args.fp16
         self.progress: AdapterProgress | None = None
-        self._held: tuple[torch.Tensor, bool] | None = None  # λ, (B, m), and whether it is shared
+        self._held: tuple[Tensor, bool] | None = None  # λ, (B, m), and whether it is shared
         self.latest = self.centre
 
     def attach(self, model: nn.Module, role: str, template: ChatTemplate) -> PanaceaAdapter:
@@ -72,7 +71,6 @@ class Panacea:
 
         The adapter keeps ``template``, in which the run writes conversations.
         """
-        self.template = template
         config = replace(self.config, chat_template=template.recorded)
         adapter = self.adapters[role] = inject_adapter(model, config)
         for layer in adapter.layers.values():
@@ -112,18 +110,30 @@ class Panacea:
         engine: Any,
         waiting: int = 0,
         passes: int = 1,
-        labelled: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        labelled: Tensor | None = None,
+    ) -> Tensor:
         """λ of a batch, size = (B, m), B = ``rows``.
 
-        The policy's ``engine``, ``waiting`` and ``passes`` tell ``begins_update`` whether it is a
-        new one. ``labelled`` says which objectives label each row, bool, size = (B, m).
+        In scope ``batch`` one λ holds for all micro-batches whose gradients meet in an update, for
+        all responses drawn in one go, and for a whole rollout set with several passes over it. So
+        a new λ is drawn for a batch whose first backward pass begins an update, and with several
+        passes only for the first batch of a set. Where rollouts and updates do not end together (2
+        responses to a prompt and 3 accumulated micro-batches), one λ serves until they do.
+
+        Args:
+            rows: B.
+            engine: the policy's.
+            waiting: its backward passes on micro-batches of the same rollout set that come first.
+            passes: over a rollout set.
+            labelled: which objectives label each row, bool, size = (B, m).
         """
-        begins = begins_update(engine, waiting, passes)
+        before = passes_since_update(engine) + waiting
+        begins = before % engine.gradient_accumulation_steps() == 0
+        begins = begins and (waiting == 0 or passes == 1)
         return self.source.draw(rows, begins_update=begins, labelled=labelled)
 
     @property
-    def centre(self) -> torch.Tensor:
+    def centre(self) -> Tensor:
         """The middle of the simplex, or the one λ of a run for a fixed one; size = (1, m)."""
         if self.source.fixed is not None:
             return self.source.fixed.unsqueeze(0)
@@ -131,30 +141,19 @@ class Panacea:
         return torch.full((1, count), 1 / count, device=self.source.device)
 
     @property
-    def preference(self) -> torch.Tensor:
-        """The λ that holds, size = (B, m).
+    def held(self) -> tuple[Tensor, bool]:
+        """The λ that holds, size = (B, m), and whether it is one for all rows.
 
         Raises:
             RuntimeError: outside ``at``.
         """
-        return self._now[0]
-
-    @property
-    def _now(self) -> tuple[torch.Tensor, bool]:
         if self._held is None:
             raise RuntimeError("no λ holds here: this must run inside Panacea.at")
         return self._held
 
-    def describe_latest(self) -> str:
-        return format_preference(self.latest.mean(dim=0), self.objectives)
-
     @contextmanager
     def at(
-        self,
-        preference: torch.Tensor,
-        rows: torch.Tensor | None = None,
-        *,
-        shared: bool | None = None,
+        self, preference: Tensor, rows: Tensor | None = None, *, shared: bool | None = None
     ) -> Iterator[None]:
         """Hold λ for the forward and backward passes inside; nothing else sets it in training.
 
@@ -181,7 +180,7 @@ class Panacea:
 
         With ``may_merge`` one shared λ is merged: W(λ) is written into the weights.
         """
-        preference, shared = self._now
+        preference, shared = self.held
         if shared and may_merge:
             with self.policy.merged(self.policy.preference):
                 yield
@@ -205,44 +204,48 @@ class Panacea:
 
     # -- m objectives to one ----------------------------------------------------------
 
-    def loss(
-        self, losses: torch.Tensor, labelled: torch.Tensor, counts: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def loss(self, losses: Tensor, labelled: Tensor, counts: Tensor | None = None) -> Tensor:
         """The m losses of a batch, size = (B, m), as one at the λ that holds, with the penalty.
 
         ``counts`` are ``label_counts`` of an average micro-batch of the update.
         """
-        preference, shared = self._now
-        scope = "batch" if shared else "sample"
+        preference, shared = self.held
         weights = preference.to(losses.device).expand_as(losses)
         if self.source.for_labels:
             weights = label_weights(weights, labelled)
-        total = aggregate_losses(
-            losses, labelled, weights, self.method, scope, all_reduce_sum, counts
-        )
-        return total + self.penalty()
+        scope = "batch" if shared else "sample"
+        inputs = (losses, labelled, weights, self.method, scope)
+        return aggregate_losses(*inputs, all_reduce_sum, counts) + self.penalty()
 
-    def reward(self, rewards: torch.Tensor) -> torch.Tensor:
+    def reward(self, rewards: Tensor) -> Tensor:
         """The m rewards of each row, (B, m), as one at the λ that holds, size = (B,).
 
         A reward is NaN where its objective does not count for a row.
         """
-        preference = self.preference.expand_as(rewards)
+        preference = self.held[0].expand_as(rewards)
         if self.method != "ls":
             best = all_reduce_max(best_of_each(rewards))  # the processes share one ideal point
             self.ideal_point.update(best.unsqueeze(0))
         return aggregate_rewards(rewards, preference, *self._aggregation(rewards))
 
-    def weights(self, values: torch.Tensor, preference: torch.Tensor) -> torch.Tensor:
+    def weights(self, values: Tensor, preference: Tensor) -> Tensor:
         """How much each objective counts where its mean reward is v, size = (B, m) all.
 
         The ideal point is as ``reward`` last left it.
         """
         return objective_weights(values, preference, *self._aggregation(values))
 
-    def _aggregation(self, like: torch.Tensor) -> tuple[str, torch.Tensor | None, float]:
+    def _aggregation(self, like: Tensor) -> tuple[str, Tensor | None, float]:
         ideal = None if self.method == "ls" else self.ideal_point.value.to(like)
         return self.method, ideal, self.smooth_mu
+
+    def penalty(self) -> Tensor | float:
+        """AdaLoRA's penalty on the policy's U and V, if asked for."""
+        if self.orthogonality_coeff == 0:
+            return 0.0
+        return self.orthogonality_coeff * self.policy.orthogonality()
+
+    # -- what is logged and kept ------------------------------------------------------
 
     def progress_metrics(self, engine: Any) -> dict[str, float]:
         """How fast the adapter's parts move, where the policy's engine has just made an update."""
@@ -250,25 +253,15 @@ class Panacea:
             return {}
         return self.progress.metrics()
 
-    def penalty(self) -> torch.Tensor | float:
-        """AdaLoRA's penalty on the policy's U and V, if asked for."""
-        if self.orthogonality_coeff == 0:
-            return 0.0
-        return self.orthogonality_coeff * self.policy.orthogonality()
-
-    def by_label(
-        self, what: str, values: torch.Tensor, labelled: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+    def by_label(self, what: str, values: Tensor, labelled: Tensor) -> dict[str, Tensor]:
         """``what_<objective>`` to its values, (B, m), on the rows that it labels, or on none."""
         columns = zip(self.objectives, values.T, labelled.T, strict=True)
         return {f"{what}_{name}": of[where] for name, of, where in columns}
 
-    def by_name(self, what: str, values: torch.Tensor) -> dict[str, torch.Tensor]:
+    def by_name(self, what: str, values: Tensor) -> dict[str, Tensor]:
         """``what_<objective>`` to the mean over all rows; values of size (..., m)."""
         means = values.reshape(-1, len(self.objectives)).mean(dim=0)
         return {f"{what}_{name}": means[i] for i, name in enumerate(self.objectives)}
-
-    # -- what is kept -----------------------------------------------------------------
 
     def fingerprints(self) -> dict[str, Any]:
         """The base model's fingerprint of every adapter, by role."""
@@ -284,11 +277,7 @@ class Panacea:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to ``state_dict``.
-
-        Raises:
-            AdapterError: a base model has other weights than the run began with.
-        """
+        """Go back to ``state_dict``; an ``AdapterError`` where a base model has other weights."""
         check_unchanged(state.get("bases", {}), self.fingerprints())  # older: none
         self.source.load_state_dict(state["source"])
         self.ideal_point.load_state_dict(state["ideal_point"])

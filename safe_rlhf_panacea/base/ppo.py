@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
-from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate
+from safe_rlhf_panacea.base.engine import Batch, average, init_eval_engine, learning_rate
 from safe_rlhf_panacea.base.losses import (
     clipped_surrogate,
     clipped_value_errors,
@@ -22,16 +23,15 @@ from safe_rlhf_panacea.base.losses import (
     whiten,
 )
 from safe_rlhf_panacea.base.rl import RLTrainer
-from safe_rlhf_panacea.base.rl_data import AnyRollout, Rollout, Scores
+from safe_rlhf_panacea.base.rl_data import Rollout
 from safe_rlhf_panacea.base.setup import model_dtype
-from safe_rlhf_panacea.base.updates import Batch, average
 from safe_rlhf_panacea.configs.algorithms import PPOConfig
 from safe_rlhf_panacea.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
 from safe_rlhf_panacea.forward import log_probs, response_tokens
 from safe_rlhf_panacea.models.pretrained import check_same_tokenizer, load_score_model
 
 
-class PPOTrainer(RLTrainer[AnyRollout]):
+class PPOTrainer(RLTrainer):
     """PPO with actor, reference, reward model and critic."""
 
     TRAINING_TYPE: ClassVar[str] = "ppo"
@@ -92,29 +92,17 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         """A context that gives the reference model."""
         return nullcontext(self.actor_reference_model)
 
-    def log_probs(
-        self, model: Any, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
-    ) -> torch.Tensor:
+    def log_probs(self, model: Any, sequence: Tensor, attention_mask: Tensor, start: int) -> Tensor:
         """Log-probabilities of responses at the temperature of sampling, size = (B, L - 1)."""
         counted = response_tokens(attention_mask, start)
         return log_probs(model, sequence, attention_mask, counted, temperature=self.temperature)
 
-    @torch.no_grad()
-    def reference_log_probs(
-        self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
-    ) -> torch.Tensor:
-        """Log-probabilities under the reference, size = (B, L - 1)."""
-        with self.reference() as model:
-            return self.log_probs(model, sequence, attention_mask, start)
-
-    def score(
-        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> Scores:
+    def score(self, sequence: Tensor, attention_mask: Tensor, prompt_length: int) -> Rollout:
         """The reward of each sequence, size = (B, L), under ``reward``, size = (B,)."""
         scores = self.reward_model(sequence, attention_mask=attention_mask).end_scores
         return {"reward": scores.squeeze(-1)}
 
-    def critic_values(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def critic_values(self, sequence: Tensor, attention_mask: Tensor) -> Tensor:
         """The critic's values before each next token, size = (B, L - 1), float32."""
         scores = self.reward_critic_model(sequence, attention_mask=attention_mask).scores
         return scores.squeeze(-1)[:, :-1].float()
@@ -124,89 +112,79 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         """The base's, unless whitening needs the advantages before the training step."""
         return super().on_policy and not self.args.whiten_advantages
 
-    def post_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> AnyRollout:
+    @torch.no_grad()
+    def post_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> Rollout:
         """Rewards, and log-probabilities and values as they were when the batch was drawn.
 
         On policy the actor's training step gives the log-probabilities. The values are computed
         here all the same: actor and critic never both hold what a backward pass needs.
         """
         start = prompt.size(-1) - 1
+        with self.reference() as model:
+            ref_log_probs = self.log_probs(model, sequence, attention_mask, start)
         rollout: Rollout = {
             "prompt": prompt,
             "input_ids": sequence,
             "attention_mask": attention_mask,
-            "ref_log_probs": self.reference_log_probs(sequence, attention_mask, start),
+            "ref_log_probs": ref_log_probs,
             "reward_values": self.critic_values(sequence, attention_mask),
             **self.score(sequence, attention_mask, prompt.size(-1)),
         }
         if not self.on_policy:
             log_probs = self.log_probs(self.actor_model, sequence, attention_mask, start)
             rollout["log_probs"] = log_probs
-        return rollout  # type: ignore[return-value]  # a subclass with more in its own adds that
+        return rollout
 
     # -- the losses -------------------------------------------------------------------
 
     def add_kl_divergence_regularization(
         self,
-        reward: torch.Tensor,  # size = (B,)
-        prompt: torch.Tensor,  # size = (B, S)
-        log_probs: torch.Tensor,  # size = (B, L - 1)
-        ref_log_probs: torch.Tensor,  # size = (B, L - 1)
-        sequence_mask: torch.Tensor,  # size = (B, L - 1)
-    ) -> torch.Tensor:
+        reward: Tensor,  # size = (B,)
+        prompt: Tensor,  # size = (B, S)
+        log_probs: Tensor,  # size = (B, L - 1)
+        ref_log_probs: Tensor,  # size = (B, L - 1)
+        sequence_mask: Tensor,  # size = (B, L - 1)
+    ) -> Tensor:
         """Rewards less the KL penalty, by token, size = (B, L - 1)."""
         return kl_penalised_rewards(
             reward, log_probs, ref_log_probs, sequence_mask, self.kl_coeff, self.clip_range_score
         )
 
     def get_advantages_and_returns(
-        self,
-        values: torch.Tensor,  # size = (B, L - 1)
-        rewards: torch.Tensor,  # size = (B, L - 1)
-        sequence_mask: torch.Tensor,  # size = (B, L - 1)
-        start: int,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Advantages and returns of the response, size = (B, L - 1 - start) each."""
-        return generalized_advantages(
-            values[:, start:],
-            rewards[:, start:],
-            sequence_mask[:, start:],
-            self.gamma,
-            self.gae_lambda,
-        )
+        self, values: Tensor, rewards: Tensor, sequence_mask: Tensor, start: int
+    ) -> tuple[Tensor, Tensor]:
+        """Advantages and returns of the response, size = (B, L - 1 - start); (B, L - 1) each."""
+        values, rewards, mask = values[:, start:], rewards[:, start:], sequence_mask[:, start:]
+        return generalized_advantages(values, rewards, mask, self.gamma, self.gae_lambda)
 
     def actor_loss_fn(
         self,
-        log_probs: torch.Tensor,  # size = (B, T)
-        old_log_probs: torch.Tensor,  # size = (B, T)
-        advantages: torch.Tensor,  # size = (B, T)
-        mask: torch.Tensor,  # size = (B, T)
-        count: torch.Tensor | None = None,  # size = ()
-    ) -> torch.Tensor:
-        """The mean clipped surrogate, to be minimised; ``count`` is a rollout's."""
+        log_probs: Tensor,
+        old_log_probs: Tensor,
+        advantages: Tensor,
+        mask: Tensor,
+        count: Tensor | None = None,
+    ) -> Tensor:
+        """The mean clipped surrogate, to be minimised; (B, T) each, ``count`` of a rollout, ()."""
         surrogate = clipped_surrogate(log_probs, old_log_probs, advantages, self.clip_range_ratio)
         return -masked_mean(surrogate, mask, count)
 
     def critic_loss_fn(
         self,
-        values: torch.Tensor,  # size = (B, T)
-        old_values: torch.Tensor,  # size = (B, T)
-        returns: torch.Tensor,  # size = (B, T)
-        mask: torch.Tensor,  # size = (B, T)
-        count: torch.Tensor | None = None,  # size = ()
-    ) -> torch.Tensor:
-        """The mean error of the values, to be minimised; ``count`` is a rollout's."""
+        values: Tensor,
+        old_values: Tensor,
+        returns: Tensor,
+        mask: Tensor,
+        count: Tensor | None = None,
+    ) -> Tensor:
+        """The mean error of the values, to be minimised; sizes as those of ``actor_loss_fn``."""
         errors = clipped_value_errors(values, old_values, returns, self.clip_range_value)
         return masked_mean(errors, mask, count)
 
     # -- updates ----------------------------------------------------------------------
 
     @torch.no_grad()
-    def _estimated(
-        self, rl_batch: Rollout, old_log_probs: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _estimated(self, rl_batch: Rollout, old_log_probs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rewards by token, advantages and returns, size = (B, L - 1) and (B, T) twice."""
         prompt, sequence_mask = rl_batch["prompt"], rl_batch["attention_mask"][:, 1:]
         rewards = self.add_kl_divergence_regularization(
@@ -217,7 +195,7 @@ class PPOTrainer(RLTrainer[AnyRollout]):
             rl_batch["reward_values"], rewards, sequence_mask, start
         )
 
-    def of_update(self, rollouts: Sequence[AnyRollout]) -> list[AnyRollout]:
+    def of_update(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """With the number of responses, and the moments of advantages that are to be whitened."""
         masks = [r["attention_mask"][:, r["prompt"].size(-1) :] for r in rollouts]
         count = average([mask.any(dim=-1).sum() for mask in masks])
@@ -231,20 +209,19 @@ class PPOTrainer(RLTrainer[AnyRollout]):
                 rollout["moments"] = both
         return found
 
-    def rl_step(self, rl_batch: AnyRollout) -> dict[str, float]:
-        known: Rollout = rl_batch
+    def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         self.waiting = 0
         input_ids, attention_mask = rl_batch["input_ids"], rl_batch["attention_mask"]
         start = rl_batch["prompt"].size(-1) - 1
         mask = attention_mask[:, 1 + start :]  # size = (B, T)
-        count = known.get("count")
+        count = rl_batch.get("count")
 
         log_probs = self.log_probs(self.actor_model, input_ids, attention_mask, start)
-        old_log_probs = known.get("log_probs", log_probs.detach())  # on-policy: the same
+        old_log_probs = rl_batch.get("log_probs", log_probs.detach())  # on-policy: the same
         rewards, advantages, returns = self._estimated(rl_batch, old_log_probs)
         weights = advantages
         if self.args.whiten_advantages:
-            weights = whiten(advantages, mask, known.get("moments"))
+            weights = whiten(advantages, mask, rl_batch.get("moments"))
         actor_loss = self.actor_loss_fn(
             log_probs[:, start:], old_log_probs[:, start:], weights, mask, count
         )
@@ -252,7 +229,7 @@ class PPOTrainer(RLTrainer[AnyRollout]):
         self.actor_model.step()
 
         values = self.critic_values(input_ids, attention_mask)[:, start:]
-        old_values = known["reward_values"][:, start:]
+        old_values = rl_batch["reward_values"][:, start:]
         critic_loss = self.critic_loss_fn(values, old_values, returns, mask, count)
         self.reward_critic_model.backward(critic_loss)
         self.reward_critic_model.step()
@@ -278,13 +255,11 @@ class PPOTrainer(RLTrainer[AnyRollout]):
             "train/reward_critic_lr": learning_rate(self.reward_critic_model),
         }
 
-    def eval_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
+    def eval_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> Batch:
         """``eval_step``, which Safe-RLHF's subclasses have, and which is not told of the prompt."""
         return self.eval_step(sequence, attention_mask)
 
     @torch.no_grad()
-    def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+    def eval_step(self, input_ids: Tensor, attention_mask: Tensor) -> Batch:
         scores = self.reward_model(input_ids, attention_mask=attention_mask).end_scores
         return {"eval/reward": scores.squeeze(-1)}

@@ -20,12 +20,8 @@ def prepare_run(args: Any, *, hooked: bool = True) -> tuple[DeepSpeedConfig, Dee
     """Start the processes, seed, and say in one line which Safe-RLHF is underneath.
 
     Only a ``hooked`` trainer may stand on an installed Safe-RLHF; the others are the port's.
-
-    Returns:
-        The training and evaluation configurations of DeepSpeed.
-
-    Raises:
-        UserError: contradictory flags, or a folder that already holds a run.
+    Returns the training and evaluation configurations of DeepSpeed; a ``UserError`` names
+    contradictory flags, or a folder that already holds a run.
     """
     theirs = hooked and backend().name == "safe_rlhf"
     name = "on_safe_rlhf.program" if theirs else "base.setup"

@@ -6,17 +6,23 @@ import abc
 import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, Generic
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.base import rl_data
-from safe_rlhf_panacea.base.engine import passes_since_update
+from safe_rlhf_panacea.base.engine import (
+    Batch,
+    by_update,
+    counted,
+    means_of_evaluation,
+    passes_since_update,
+)
 from safe_rlhf_panacea.base.losses import next_token_loss
-from safe_rlhf_panacea.base.rl_data import AnyRollout
+from safe_rlhf_panacea.base.rl_data import Rollout
 from safe_rlhf_panacea.base.rl_setup import RLSetup
 from safe_rlhf_panacea.base.supervised import to_device
-from safe_rlhf_panacea.base.updates import Batch, by_update, counted, means_of_evaluation
 from safe_rlhf_panacea.data import IGNORE_INDEX
 from safe_rlhf_panacea.distributed import all_reduce_means, own_device, unwrap
 from safe_rlhf_panacea.forward import (
@@ -31,43 +37,51 @@ from safe_rlhf_panacea.runs.divergence import DivergedError, finite_on_all
 from safe_rlhf_panacea.runs.logger import progress_bar
 
 
-def text_labels(ptx_batch: Batch) -> torch.Tensor:
+def text_labels(ptx_batch: Batch) -> Tensor:
     """The labels of supervised text, none on padding, size = (B, L)."""
     padding = ~ptx_batch["attention_mask"].bool()
     return ptx_batch["labels"].masked_fill(padding, IGNORE_INDEX)
 
 
-def text_count(ptx_batch: Batch) -> torch.Tensor:
+def text_count(ptx_batch: Batch) -> Tensor:
     """How many tokens of supervised text are labelled, size = ()."""
     return answer_tokens(text_labels(ptx_batch)).sum()
 
 
-class RLTrainer(RLSetup, Generic[AnyRollout]):
-    """Base of the reinforcement-learning trainers; ``AnyRollout`` is what their steps are taken on.
+class RLTrainer(RLSetup):
+    """Base of the reinforcement-learning trainers.
 
     Hooks for subclasses, besides those of the set-up: ``post_rollout``, ``rl_step``, ``ptx_step``
     and ``eval_rollout`` do the work.
 
     Attributes:
         waiting: the actor's backward passes to come on what was rolled out since the last step.
+        ahead: how many prompt batches are taken before the one whose responses are used, so that
+            ``ask`` can ask for them; None: they are taken one by one, and ``ask`` is not called.
     """
 
     waiting: int = 0
+    ahead: int | None = None
 
     # -- hooks ------------------------------------------------------------------------
 
+    def ask(self, batches: list[Batch]) -> None:
+        """Ask for the responses to the micro-batches of a prompt batch."""
+
+    def streams(self) -> dict[str, Any]:
+        """The entries of a training state's ``panacea`` that ``ask`` changes."""
+        return {}
+
     @abc.abstractmethod
-    def post_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> AnyRollout:
+    def post_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> Rollout:
         """Score a rolled-out batch."""
 
-    def of_update(self, rollouts: Sequence[AnyRollout]) -> list[AnyRollout]:
+    def of_update(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """The micro-batches of an update, with what they must know of each other."""
         return list(rollouts)
 
     @abc.abstractmethod
-    def rl_step(self, rl_batch: AnyRollout) -> dict[str, float]:
+    def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         """One step of all that is trained; the result has ``train/reward``."""
 
     def ptx_step(self, ptx_batch: Batch) -> dict[str, float]:
@@ -85,9 +99,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         return {f"train/{name}": mean for name, mean in means.items()}
 
     @abc.abstractmethod
-    def eval_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Batch:
+    def eval_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> Batch:
         """Values to average over the evaluation prompts, size = (B,) each; NaN: none there."""
 
     # -- rollouts ---------------------------------------------------------------------
@@ -97,7 +109,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         rows = rl_data.prompts_of_micro_batch(self.args, self.WHOLE_GROUPS)
         return rl_data.split_rows(prompt_only_batch, rows)
 
-    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[AnyRollout]:
+    def split_rl_micro_batches(self, prompt_only_batch: Batch) -> list[Rollout]:
         """Roll out a prompt batch in micro-batches."""
         batches = self.micro_batches(prompt_only_batch)
         return [rollout for batch in batches for rollout in self.rollout(batch)]
@@ -116,7 +128,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         before = passes_since_update(self.actor_model) + self.waiting
         return self.used_once and before < self.actor_model.gradient_accumulation_steps()
 
-    def generate(self, prompt_only_batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def generate(self, prompt_only_batch: Batch) -> tuple[Tensor, Tensor]:
         """Responses to a batch of prompts, size = (B·n, L), and their mask.
 
         Raises:
@@ -127,7 +139,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         return finite_on_all(lambda: generate(model, ids, mask, self.generation_config))
 
     @torch.no_grad()
-    def rollout(self, prompt_only_batch: Batch) -> list[AnyRollout]:
+    def rollout(self, prompt_only_batch: Batch) -> list[Rollout]:
         """Draw responses and gather what the update needs.
 
         Raises:
@@ -137,22 +149,20 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
             sequences, mask = self.generate(prompt_only_batch)
         except NotFiniteError as error:
             raise DivergedError(
-                f"step {self.global_step + 1} ({self.part.about_batch()}): {error}; the last "
+                f"step {self.global_step + 1} ({self.about_batch()}): {error}; the last "
                 "checkpoint is kept; try a lower learning rate"
             ) from None
         copies, prompt = self.args.num_return_sequences, prompt_only_batch["input_ids"]
         parts = [slice(i, None, copies) for i in range(copies)]
         if self.WHOLE_GROUPS:
             prompt, parts = prompt.repeat_interleave(copies, dim=0), [slice(None)]
-        batches: list[AnyRollout] = []
+        batches: list[Rollout] = []
         for part in parts:
             batches.append(self.post_rollout(prompt, sequences[part], attention_mask=mask[part]))
             self.waiting += 1 + self.use_ptx
-            for observer in self.observers:
-                observer.rolled_out(batches[-1])
         return batches
 
-    def _roll_out(self, prompts: Batch) -> list[AnyRollout]:
+    def _roll_out(self, prompts: Batch) -> list[Rollout]:
         """The micro-batches of a prompt batch.
 
         Raises:
@@ -179,22 +189,21 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
     def _prompt_batches(self) -> Iterator[Batch]:
         while self.global_step < self.total_steps:
             self.data_sampler.set_epoch(self.epoch)
-            ahead = self.part.ahead
-            yield from self.prompt_only_dataloader if ahead is None else self._asked(ahead)
+            yield from self.prompt_only_dataloader if self.ahead is None else self._asked()
             self.epoch += 1
             self.log_evaluation(self.args.eval_strategy == "epoch")
 
-    def _asked(self, ahead: int) -> Iterator[Batch]:
+    def _asked(self) -> Iterator[Batch]:
         """An epoch's prompt batches; the responses are asked for ``ahead`` batches before."""
         batches, waiting = iter(self.prompt_only_dataloader), deque[Batch]()
         while self.global_step + sum(map(self._steps_on, waiting)) < self.total_steps:
-            place = self.data_sampler.state_dict(), self.part.streams()
+            place = self.data_sampler.state_dict(), self.streams()
             if (batch := next(batches, None)) is None:
                 break
             waiting.append(to_device(batch, own_device()))
             self.places.append(place)
-            self.part.ask(self.micro_batches(waiting[-1]))
-            if len(waiting) > ahead:
+            self.ask(self.micro_batches(waiting[-1]))
+            if len(waiting) > (self.ahead or 0):
                 self._note_text()
                 yield waiting.popleft()
         while waiting:
@@ -220,11 +229,8 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
 
     def train(self) -> None:
         """Train until the last step."""
-        bar = progress_bar(
-            total=self.total_steps,
-            desc=f"Training {self.TRAINING_TYPE}",
-            disable=not self.args.progress,
-        )
+        title = f"Training {self.TRAINING_TYPE}"
+        bar = progress_bar(total=self.total_steps, desc=title, disable=not self.args.progress)
         bar.update(self.global_step)
         self.log_evaluation(self.global_step == 0)
         for prompts, ptx in zip(self._prompt_batches(), self._texts(), strict=False):
@@ -239,13 +245,13 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
             self.set_train()
             steps = list(zip(rl_batches, itertools.cycle(ptx_batches))) * self.args.update_iters
             steps = steps[: self.total_steps - self.global_step]
-            for part in by_update(steps, self.actor_model, 1 + self.use_ptx):
-                self._update(part, bar)
+            for update in by_update(steps, self.actor_model, 1 + self.use_ptx):
+                self._update(update, bar)
             self.save_if_due()
         bar.close()
-        self.part.trained()
+        self.trained()
 
-    def _update(self, steps: Sequence[tuple[AnyRollout, Batch | None]], bar: Any) -> None:
+    def _update(self, steps: Sequence[tuple[Rollout, Batch | None]], bar: Any) -> None:
         rl_batches = self.of_update([rl_batch for rl_batch, _ in steps])
         ptx_batches: Sequence[Batch | None] = [None] * len(steps)
         if self.use_ptx:
@@ -270,7 +276,7 @@ class RLTrainer(RLSetup, Generic[AnyRollout]):
         if self.eval_dataloader is None:
             return {}
         self.set_eval()
-        collected: dict[str, list[torch.Tensor]] = {}
+        collected: dict[str, list[Tensor]] = {}
         for batch in self.eval_dataloader:
             batch = to_device(batch, own_device())
             sequences, mask = self.generate(batch)

@@ -7,52 +7,42 @@ each (PPO).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TypedDict
 
-import torch
+from torch import Tensor
 
-from safe_rlhf_panacea.base.updates import Batch
+from safe_rlhf_panacea.base.engine import Batch
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 
-if TYPE_CHECKING:
-    from typing_extensions import NotRequired
 
+class Rollout(TypedDict, total=False):
+    """A micro-batch of prompts, responses and scores: a dictionary, as in Safe-RLHF.
 
-class Scores(TypedDict):
-    """The reward of each response, size = (B,); a subclass may have more."""
-
-    reward: torch.Tensor
-
-
-class Rollout(Scores):
-    """A micro-batch of prompts, responses and scores.
-
-    A dictionary, as in Safe-RLHF. B sequences of L tokens begin with a prompt of width S, padded
-    on the left; number t of L - 1 belongs to token t + 1.
-
-    Attributes:
-        prompt: size = (B, S).
-        input_ids: prompts and responses, size = (B, L).
-        attention_mask: True on tokens, size = (B, L).
-        ref_log_probs: of the reference, size = (B, L - 1).
-        log_probs: of the policy that drew the responses, size = (B, L - 1). None on policy: the
-            forward pass of the training step gives them.
-        reward_values: the critic's, size = (B, L - 1); none without a critic.
-        count: responses with a token in an average micro-batch of the update, size = ().
-        moments: mean and variance of the update's advantages, where they are whitened.
+    B sequences of L tokens begin with a prompt of width S, padded on the left; number t of L - 1
+    belongs to token t + 1.
     """
 
-    prompt: torch.Tensor
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    ref_log_probs: torch.Tensor
-    log_probs: NotRequired[torch.Tensor]
-    reward_values: NotRequired[torch.Tensor]
-    count: NotRequired[torch.Tensor]
-    moments: NotRequired[tuple[torch.Tensor, torch.Tensor]]
-
-
-AnyRollout = TypeVar("AnyRollout", bound=Rollout)
+    prompt: Tensor  # size = (B, S)
+    input_ids: Tensor  # prompts and responses, size = (B, L)
+    attention_mask: Tensor  # True on tokens, size = (B, L)
+    reward: Tensor  # of each response, size = (B,)
+    ref_log_probs: Tensor  # of the reference, size = (B, L - 1)
+    # Of the policy that drew the responses, size = (B, L - 1). None on policy: the forward pass of
+    # the training step gives them.
+    log_probs: Tensor
+    reward_values: Tensor  # the critic's, size = (B, L - 1); none without a critic
+    # What ``of_update`` adds:
+    count: Tensor  # responses with a token in an average micro-batch of the update, size = ()
+    moments: tuple[Tensor, Tensor]  # mean and variance of advantages that are whitened
+    # Panacea's:
+    preference: Tensor  # λ of each row, size = (B, m)
+    rewards: Tensor  # (B, m); NaN where an objective does not count for a response
+    sampling_log_probs: Tensor  # of servers that drew the responses, size = (B, L - 1)
+    # What GRPO's ``of_update`` adds:
+    advantages: Tensor  # size = (B,)
+    weights: Tensor  # how much each objective counts, size = (B, m)
+    without_spread: Tensor  # whether a row's group teaches nothing, size = (B,)
+    tokens: Tensor  # of responses, in an average micro-batch of the update; size = ()
 
 
 def split_rows(batch: Batch, rows: int) -> list[Batch]:
@@ -75,8 +65,9 @@ def micro_batches(prompts: int, args: RewardedConfig, whole_groups: bool) -> int
 
 def _filling_updates(args: RewardedConfig) -> int:
     """The least number of micro-batches whose training steps fill whole updates."""
-    accumulated = args.gradient_accumulation_steps
-    return accumulated // math.gcd(accumulated, args.update_iters)
+    return args.gradient_accumulation_steps // math.gcd(
+        args.gradient_accumulation_steps, args.update_iters
+    )
 
 
 def prompts_of_whole_updates(prompts: int, args: RewardedConfig) -> int:
@@ -90,10 +81,7 @@ def prompts_of_whole_updates(prompts: int, args: RewardedConfig) -> int:
 
 
 def prompts_of_rollout(args: RewardedConfig, whole_groups: bool = False) -> int:
-    """Prompts that are rolled out before the updates on them.
-
-    These are a prompt batch; for GRPO as many prompt batches as fill whole updates.
-    """
+    """Prompts before the updates on them: a batch, for GRPO as many as fill whole updates."""
     prompts = args.per_device_prompt_batch_size
     if not whole_groups:
         return prompts
@@ -106,8 +94,9 @@ def steps_per_epoch(prompts: int, args: RewardedConfig, whole_groups: bool = Fal
 
     The last rollout may be short; of that GRPO takes what fills whole updates.
     """
-    whole, rest = divmod(prompts, prompts_of_rollout(args, whole_groups))
+    size = prompts_of_rollout(args, whole_groups)
+    whole, rest = divmod(prompts, size)
     if whole_groups:
         rest = min(rest, prompts_of_whole_updates(rest, args))
-    full = micro_batches(prompts_of_rollout(args, whole_groups), args, whole_groups)
+    full = micro_batches(size, args, whole_groups)
     return args.update_iters * (whole * full + micro_batches(rest, args, whole_groups))

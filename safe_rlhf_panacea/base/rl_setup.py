@@ -67,6 +67,7 @@ class RLSetup(TrainerBase):
         self.temperature = args.temperature or 1.0
 
     def init_models(self) -> None:
+        """Load the policy, what it is held against, and what scores it; say how to sample."""
         self.init_actor()
         self.init_reference()
         self.init_rewards()
@@ -123,7 +124,7 @@ class RLSetup(TrainerBase):
                 f"--gradient_accumulation_steps {accumulated}: it would end before its first "
                 f"update; give more prompts than {prompts}, or fewer --gradient_accumulation_steps"
             )
-        vary = any(map(has_dropout, self.trained().values()))
+        vary = any(map(has_dropout, self.checkpoint_engines().values()))
         self.used_once = args.update_iters == 1 and not vary
 
     def init_engines(self) -> None:
@@ -136,17 +137,14 @@ class RLSetup(TrainerBase):
             configs["actor"]["train_batch_size"] *= 2
             configs["actor"]["gradient_accumulation_steps"] *= 2
         updates = self.total_steps // self.ds_train_config["gradient_accumulation_steps"]
-        for role, model in self.trained().items():
+        for role, model in self.checkpoint_engines().items():
             engine = init_train_engine(model, self.args, configs[role], updates, f"{role}_")
             setattr(self, self.TRAINED[role], engine)
         fitting_way(unwrap(self.actor_model), self.generation_config)  # or it is refused here
 
-    def trained(self) -> dict[str, Any]:
+    def checkpoint_engines(self) -> dict[str, Any]:
         """Role to model, after ``init_engines`` to engine, of all that is trained."""
         return {role: getattr(self, attribute) for role, attribute in self.TRAINED.items()}
-
-    def checkpoint_engines(self) -> dict[str, Any]:
-        return self.trained()
 
     def samplers(self) -> list[ResumableSampler]:
         return [self.data_sampler, *([self.ptx_sampler] if self.use_ptx else [])]
@@ -156,8 +154,7 @@ class RLSetup(TrainerBase):
         state = super().training_state()
         state.ptx_sampler = self.ptx_sampler.state_dict() if self.use_ptx else None
         if self.places:
-            state.sampler, streams = self.places[0]
-            state.panacea = {**state.panacea, **streams}
+            state.sampler, state.panacea = self.places[0]
         if self.text_place is not None:
             state.ptx_sampler = self.text_place
         return state
@@ -169,7 +166,7 @@ class RLSetup(TrainerBase):
 
     def set_train(self, mode: bool = True) -> None:
         """Set the mode of what is trained; recomputation of activations is off in rollouts."""
-        for role, engine in self.trained().items():
+        for role, engine in self.checkpoint_engines().items():
             engine.train(mode)
             if getattr(self.args, f"{role}_gradient_checkpointing"):
                 set_gradient_checkpointing(engine, mode)

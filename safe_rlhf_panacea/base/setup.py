@@ -39,12 +39,8 @@ def prepare_run(args: TrainConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     """Check the output folder, start the processes, seed.
 
     Nothing is written yet: the trainer claims the folder once its models and data are loaded.
-
-    Returns:
-        The training and evaluation configurations of DeepSpeed.
-
-    Raises:
-        UserError: the folder holds a run already, or logs cannot be written.
+    Returns the training and evaluation configurations of DeepSpeed; a ``UserError`` says that the
+    folder holds a run already, or that logs cannot be written.
     """
     args.check_files()
     if args.tf32:
@@ -60,19 +56,12 @@ def prepare_run(args: TrainConfig) -> tuple[dict[str, Any], dict[str, Any]]:
     random.seed(args.seed)
     np.random.seed(args.seed % 2**32)
     torch.manual_seed(args.seed)
-    precision = {"fp16": args.fp16, "bf16": args.bf16}
+    world, rows = get_world_size(), args.per_device_train_batch_size
+    common: dict[str, Any] = {"zero_stage": args.zero_stage, "fp16": args.fp16, "bf16": args.bf16}
     train_config = get_deepspeed_train_config(
-        args.per_device_train_batch_size,
-        args.gradient_accumulation_steps,
-        get_world_size(),
-        zero_stage=args.zero_stage,
-        offload=args.offload,
-        **precision,
+        rows, args.gradient_accumulation_steps, world, offload=args.offload, **common
     )
-    eval_config = get_deepspeed_eval_config(
-        get_world_size(), zero_stage=args.zero_stage, **precision
-    )
-    return train_config, eval_config
+    return train_config, get_deepspeed_eval_config(world, **common)
 
 
 def model_dtype(args: TrainConfig) -> torch.dtype:
@@ -88,9 +77,7 @@ def load_model(
     """A model in the run's precision, by default a causal language model, and its tokenizer.
 
     ``path`` is a name, a folder or a ``LoadedModel``; ``kwargs`` are ``load_pretrained_models``'s.
-
-    Raises:
-        UserError: the model has fewer positions than ``max_length``, or cannot be loaded.
+    A ``UserError``: the model has fewer positions than ``max_length``, or cannot be loaded.
     """
     model, tokenizer = load_pretrained_models(
         path,

@@ -9,13 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from safe_rlhf_panacea.base.engine import init_train_engine, set_gradient_checkpointing
+from safe_rlhf_panacea.base.engine import (
+    Batch,
+    counted,
+    init_train_engine,
+    set_gradient_checkpointing,
+    step_info,
+)
 from safe_rlhf_panacea.base.losses import mean_over_update, next_token_loss, preference_loss
 from safe_rlhf_panacea.base.setup import load_model
 from safe_rlhf_panacea.base.trainer import TrainerBase
-from safe_rlhf_panacea.base.updates import Batch, counted, step_info
 from safe_rlhf_panacea.configs.training import TrainConfig
 from safe_rlhf_panacea.data import PreferenceDataset, ResumableSampler, SupervisedDataset
 from safe_rlhf_panacea.distributed import all_reduce_means, get_rank, get_world_size, own_device
@@ -27,8 +33,7 @@ from safe_rlhf_panacea.runs.logger import progress_bar
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move the tensors of a batch."""
     return {
-        k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v
-        for k, v in batch.items()
+        k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()
     }
 
 
@@ -39,10 +44,8 @@ def build_loader(
     sampler = ResumableSampler(
         len(dataset), seed=seed, shuffle=shuffle, rank=get_rank(), world_size=get_world_size()
     )
-    loader = DataLoader(
-        dataset, batch_size=batch_size, sampler=sampler, collate_fn=dataset.get_collator()
-    )
-    return loader, sampler
+    collate = dataset.get_collator()
+    return DataLoader(dataset, batch_size, sampler=sampler, collate_fn=collate), sampler
 
 
 def train_and_eval(
@@ -52,17 +55,15 @@ def train_and_eval(
 
     ``make`` makes a data set of the values of ``train_datasets`` or ``eval_datasets``.
     """
-    train_data, eval_data = make(args.train_datasets), None
-    if args.need_eval and args.eval_datasets is None:
-        train_data, eval_data = train_data.split_train_test(args.eval_split_ratio)
-    elif args.need_eval:
-        eval_data = make(args.eval_datasets)
-    loader, sampler = build_loader(train_data, batch_size, args.seed)
-    eval_loader = None
-    if eval_data is not None:
+    train_data, eval_loader = make(args.train_datasets), None
+    if args.need_eval:
+        if args.eval_datasets is None:
+            train_data, eval_data = train_data.split_train_test(args.eval_split_ratio)
+        else:
+            eval_data = make(args.eval_datasets)
         rows = args.per_device_eval_batch_size
         eval_loader, _ = build_loader(eval_data, rows, args.seed, shuffle=False)
-    return loader, sampler, eval_loader
+    return *build_loader(train_data, batch_size, args.seed), eval_loader
 
 
 def run_length(args: TrainConfig, steps_per_epoch: int) -> int:
@@ -123,9 +124,7 @@ class SupervisedTrainer(TrainerBase):
         if self.args.gradient_checkpointing:
             set_gradient_checkpointing(self.model, mode)
 
-    # -- a step -----------------------------------------------------------------------
-
-    def count(self, batch: Batch) -> torch.Tensor:
+    def count(self, batch: Batch) -> Tensor:
         """How much a batch has of what the loss is a mean over: its rows, unless overridden."""
         return torch.tensor(len(next(iter(batch.values()))))
 
@@ -133,22 +132,18 @@ class SupervisedTrainer(TrainerBase):
         return counted(batches, self.count, own_device())
 
     @abc.abstractmethod
-    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(self, **batch: Tensor) -> dict[str, Tensor]:
         """The loss on a batch, under the key ``loss``, and what else is worth logging.
 
         With ``counts`` in the batch it is the batch's share in the mean over its update.
         """
 
-    def train_step(self, **batch: torch.Tensor) -> dict[str, float]:
+    def train_step(self, **batch: Tensor) -> dict[str, float]:
         """One forward and backward pass, and an update when enough are accumulated."""
         losses = self.loss(**batch)
         self.model.backward(losses["loss"])
         self.model.step()
-        return self.logged(losses)
-
-    def logged(self, values: dict[str, torch.Tensor]) -> dict[str, float]:
-        """The mean of each value of a step over all processes, under ``train/``, to be logged."""
-        return step_info(values, self.model)
+        return step_info(losses, self.model)
 
     # -- the loop ---------------------------------------------------------------------
 
@@ -170,11 +165,8 @@ class SupervisedTrainer(TrainerBase):
         self.log_evaluation(due and self.args.eval_strategy == "steps")
 
     def train(self) -> None:
-        bar = progress_bar(
-            total=self.total_steps,
-            desc=f"Training {self.TRAINING_TYPE}",
-            disable=not self.args.progress,
-        )
+        title = f"Training {self.TRAINING_TYPE}"
+        bar = progress_bar(total=self.total_steps, desc=title, disable=not self.args.progress)
         self.set_train()
         bar.update(self.global_step)
         self.log_evaluation(self.global_step == 0)
@@ -197,7 +189,7 @@ class SupervisedTrainer(TrainerBase):
                 self.save_if_due()
                 self._log_epoch()
         bar.close()
-        self.part.trained()
+        self.trained()
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -205,7 +197,7 @@ class SupervisedTrainer(TrainerBase):
         if self.eval_dataloader is None:
             return {}
         self.set_eval()
-        found: dict[str, list[torch.Tensor]] = {}
+        found: dict[str, list[Tensor]] = {}
         for batch in self.counted(list(self.eval_dataloader)):
             for key, value in self.loss(**to_device(batch, own_device())).items():
                 found.setdefault(f"eval/{key}", []).append(value.flatten())
@@ -220,15 +212,14 @@ class SupervisedFinetuneTrainer(SupervisedTrainer):
     PROGRAM: ClassVar[str] = "safe_rlhf_panacea.base.finetune"
     DATASET_TYPE: ClassVar[Any] = SupervisedDataset
 
-    def count(self, batch: Batch) -> torch.Tensor:
+    def count(self, batch: Batch) -> Tensor:
         """Tokens of the answers."""
         return answer_tokens(batch["labels"]).sum()
 
-    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(self, **batch: Tensor) -> dict[str, Tensor]:
         """Mean cross entropy per answer token, in nats; ids, labels and mask, size = (B, L)."""
         texts = (batch[key] for key in ("input_ids", "labels", "attention_mask"))
-        found = answer_log_probs(self.model, *texts)
-        return {"loss": next_token_loss(*found, batch.get("counts"))}
+        return {"loss": next_token_loss(*answer_log_probs(self.model, *texts), batch.get("counts"))}
 
 
 class RewardTrainer(SupervisedTrainer):
@@ -247,15 +238,10 @@ class RewardTrainer(SupervisedTrainer):
         )
 
     def make_dataset(self, specs: list[str]) -> PreferenceDataset:
-        return PreferenceDataset(
-            specs,
-            tokenizer=self.tokenizer,
-            objectives=(self.args.objective,),
-            seed=self.args.seed,
-            template=self.template,
-        )
+        objectives, seed = (self.args.objective,), self.args.seed
+        return PreferenceDataset(specs, self.tokenizer, objectives, seed, template=self.template)
 
-    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def loss(self, **batch: Tensor) -> dict[str, Tensor]:
         """-log σ(r_better - r_worse), with a penalty on large scores if asked for."""
         ids, mask = (
             torch.cat([batch[f"{side}_{what}"] for side in ("better", "worse")])

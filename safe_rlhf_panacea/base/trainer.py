@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.base.engine import passes_since_update
-from safe_rlhf_panacea.base.part import Observer, Part
 from safe_rlhf_panacea.data import ChatTemplate, ResumableSampler
 from safe_rlhf_panacea.distributed import (
     barrier,
@@ -43,6 +42,14 @@ from safe_rlhf_panacea.runs.resuming import (
 from safe_rlhf_panacea.runs.run_folder import CHECKPOINTS, claim_folder, withdraw_claim
 from safe_rlhf_panacea.runs.run_record import write_run_record
 
+# Loaders of a trainer, and the flags that name their data.
+LOADERS = {
+    "train_dataloader": "train_datasets",
+    "prompt_only_dataloader": "train_datasets",
+    "ptx_dataloader": "ptx_datasets",
+    "eval_dataloader": "eval_datasets",
+}
+
 
 class TrainerBase(metaclass=abc.ABCMeta):
     """Base of all trainers.
@@ -57,10 +64,10 @@ class TrainerBase(metaclass=abc.ABCMeta):
     args: Any
     data_sampler: ResumableSampler
     logger: Logger
+    clock: TrainingClock
     global_step: int
     total_steps: int
     epoch: int
-    part: Part = Part()  # a subclass brings its own before the hooks run
 
     @abc.abstractmethod
     def init_models(self) -> None:
@@ -90,11 +97,25 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self.set_train(mode=False)
 
     def eval(self) -> dict[str, Any]:
-        """Evaluate, with the part that the trainer holds."""
-        return self.part.evaluate(self.evaluate)
+        return self.evaluate()
 
     def evaluate(self) -> dict[str, Any]:
+        """The trainer's own part of an evaluation."""
         return {}
+
+    def about(self) -> dict[str, Any]:
+        """What the run's record says of the method."""
+        return {}
+
+    def opened(self) -> None:  # noqa: B027
+        """The output folder is claimed and the logger open."""
+
+    def trained(self) -> None:  # noqa: B027
+        """The last step was taken."""
+
+    def about_batch(self) -> str:
+        """What an error says of the batch of the present step."""
+        return ""
 
     @cached_property
     def template(self) -> ChatTemplate:
@@ -107,7 +128,6 @@ class TrainerBase(metaclass=abc.ABCMeta):
         self.global_step = self.saved_at = self.epoch = 0
         self.clock = TrainingClock()
         self._divergence = DivergenceCheck()
-        self.observers: list[Observer] = []
         self._random_state: dict[str, Any] | None = None
         with refusing_together():
             self.began = run_start(self.args)
@@ -119,31 +139,22 @@ class TrainerBase(metaclass=abc.ABCMeta):
                 set_pass_options(model, PassOptions.of(self.args))
         try:
             with refusing_together():
-                if self.args.resume:
-                    self.resume()
+                if self.args.resume:  # nothing is written before all is checked
+                    folder = self.args.output_dir
+                    fingerprints = self.data_fingerprints()
+                    check_same_run(folder, self.args, fingerprints, self.template.recorded)
+                    step = latest_step(folder, vars(self.args))
+                    self.restore(load_checkpoint(self.checkpoint_engines(), folder, step))
+                    barrier()
                 self.init_logger()
         except BaseException:
             withdraw_claim(self.args.output_dir)
             raise
 
-    def resume(self) -> None:
-        """Go back to this run's latest checkpoint, or refuse; nothing is written before."""
-        folder = self.args.output_dir
-        check_same_run(folder, self.args, self.data_fingerprints(), self.template.recorded)
-        step = latest_step(folder, vars(self.args))
-        self.restore(load_checkpoint(self.checkpoint_engines(), folder, step))
-        barrier()
-
     def data_fingerprints(self) -> dict[str, str]:
         """A hash of what the data sets hold, by the flag that names them."""
-        loaders = {
-            "train_dataloader": "train_datasets",
-            "prompt_only_dataloader": "train_datasets",
-            "ptx_dataloader": "ptx_datasets",
-            "eval_dataloader": "eval_datasets",
-        }
         found = {}
-        for name, flag in loaders.items():
+        for name, flag in LOADERS.items():
             dataset = getattr(getattr(self, name, None), "dataset", None)
             if (fingerprint := getattr(dataset, "fingerprint", None)) is not None:
                 found[flag] = fingerprint
@@ -164,38 +175,31 @@ class TrainerBase(metaclass=abc.ABCMeta):
                         "data": self.data_fingerprints(),
                         "template_date": str(self.began),
                         "chat_template": self.template.recorded,
-                        **self.part.about(),
+                        **self.about(),
                     }
                     write_run_record(args.output_dir, args, about)
-            started = time.strftime("%Y-%m-%d-%H-%M-%S")
             self.logger = Logger(
                 log_type=log_types(args),
                 log_dir=args.log_dir or args.output_dir,
                 log_project=args.log_project,
                 log_run_name=args.log_run_name
                 or os.environ.get("WANDB_NAME")
-                or f"{self.TRAINING_TYPE}-{started}",
+                or time.strftime(f"{self.TRAINING_TYPE}-%Y-%m-%d-%H-%M-%S"),
                 config=args,
                 resume=args.resume,
             )
             if args.resume:
                 self.logger.print(f"Going on from step {self.global_step}.")
-        self.part.opened()
-
-    # -- steps ------------------------------------------------------------------------
+        self.opened()
 
     def check_step(self, info: dict[str, Any]) -> None:
-        """Refuse a step whose numbers are not finite, else show it to the observers.
-
-        ``info`` is what was logged of the step.
+        """Refuse a step whose numbers are not finite; ``info`` is what was logged of it.
 
         Raises:
             DivergedError: naming the step, what is not finite and the batch.
         """
         engines = self.checkpoint_engines()
-        self._divergence.check(self.global_step, info, engines, self.part.about_batch())
-        for observer in self.observers:
-            observer.stepped(info, engines)
+        self._divergence.check(self.global_step, info, engines, self.about_batch())
 
     def log_evaluation(self, when: bool) -> None:
         """Evaluate and log the result, if the run evaluates and ``when`` says that it is time."""
@@ -212,21 +216,15 @@ class TrainerBase(metaclass=abc.ABCMeta):
             random_state=capture_random_state(),
             sampler=self.data_sampler.state_dict(),
             training_seconds=self.clock.seconds,
-            panacea=self.part.state_dict(),
         )
 
     def restore(self, state: TrainingState) -> None:
-        """Go back to ``training_state``; the random numbers follow in ``go_on``.
-
-        Raises:
-            UserError: the state is of other data or of another number of processes.
-        """
+        """Go back to ``training_state``; the random numbers follow in ``go_on``."""
         self.global_step = self.saved_at = state.global_step
         self.epoch = state.epoch
         self.clock.before = state.training_seconds
         self.data_sampler.load_state_dict(state.sampler)
         self._random_state = state.random_state
-        self.part.load_state_dict(state.panacea)
 
     def samplers(self) -> list[ResumableSampler]:
         return [self.data_sampler]
@@ -261,11 +259,11 @@ class TrainerBase(metaclass=abc.ABCMeta):
     def save_checkpoint(self) -> None:
         """Write engines and training state under ``output_dir/checkpoints/<name>``."""
         self.logger.print(f"Saving a checkpoint at step {self.global_step} ...")
-        for name, engine in self.checkpoint_engines().items():
+        engines, checkpoints = self.checkpoint_engines(), Path(self.args.output_dir) / CHECKPOINTS
+        for name, engine in engines.items():
             check_weights(unwrap(engine).named_parameters(), f"step {self.global_step}, {name}")
         state = self.training_state().to_client_state()
-        checkpoints = Path(self.args.output_dir) / CHECKPOINTS
-        for name, engine in self.checkpoint_engines().items():
+        for name, engine in engines.items():
             engine.save_checkpoint(
                 str(checkpoints / name),
                 tag=f"step-{self.global_step}",
@@ -274,16 +272,17 @@ class TrainerBase(metaclass=abc.ABCMeta):
                 save_latest=False,  # note_latest does it, once all engines are written
             )
         barrier()
-        write_checksums(checkpoints, self.global_step, self.checkpoint_engines())
-        self.part.checkpointed()
+        write_checksums(checkpoints, self.global_step, engines)
+        self.checkpointed()
         if is_main_process():
             note_latest(self.args.output_dir, self.global_step)
 
+    def checkpointed(self) -> None:  # noqa: B027
+        """A checkpoint was written."""
+
     def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
-        """Write a model and the tokenizer in Hugging Face format, or what the part saves."""
+        """Write a model and the tokenizer in Hugging Face format."""
         del ds_config  # Safe-RLHF's signature has it
-        if self.part.save():
-            return
         engine = next(iter(self.checkpoint_engines().values())) if model is None else model
         module = unwrap(engine)
         check_weights(module.named_parameters(), f"step {self.global_step}")

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from safe_rlhf_panacea.baselines.variants import FURTHER, Baseline, VariantOptions, Variants
+from safe_rlhf_panacea.baselines.variants import Baseline, VariantOptions, Variants
 from safe_rlhf_panacea.configs import kinds, option
 
 if TYPE_CHECKING:
-    import torch
-
-PROGRAM = "python -m safe_rlhf_panacea.baselines.discrete_policies"
+    from torch import Tensor
 
 
-def grid_variants(grid: torch.Tensor) -> Variants:
+def grid_variants(grid: Tensor) -> Variants:
     """One variant per row of ``grid``, size = (N, m), in its order; a folder as ``0.25_0.75``."""
     rows = [[f"{value:.6g}" for value in row] for row in grid.tolist()]
     return {"_".join(row): {"fixed_preference": ",".join(row)} for row in rows}
@@ -36,13 +34,11 @@ class DiscretePoliciesOptions(VariantOptions):
 
 BASELINE = Baseline(
     DiscretePoliciesOptions,
-    PROGRAM,
-    "Train Discrete Policy Solutions: one model per λ of a grid, in output_dir/<λ>." + FURTHER,
-    f"""
-    {PROGRAM} ppo --grid_step 0.1 --actor_model_name_or_path runs/sft \\
+    "discrete_policies",
+    "Train Discrete Policy Solutions: one model per λ of a grid, in output_dir/<λ>.",
+    """ppo --grid_step 0.1 --actor_model_name_or_path runs/sft \\
       --reward_models helpful=runs/reward-helpful harmless=runs/reward-harmless \\
-      --train_datasets prompts:1:prompts.jsonl --lora_dim 9 --output_dir runs/discrete
-    """,
+      --train_datasets prompts:1:prompts.jsonl --lora_dim 9 --output_dir runs/discrete""",
 )
 plan, main = BASELINE.plan, BASELINE.main
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from safe_rlhf_panacea.baselines.variants import FURTHER, Baseline, VariantOptions, Variants
+from safe_rlhf_panacea.baselines.variants import Baseline, VariantOptions, Variants
 from safe_rlhf_panacea.configs import option
 
-PROGRAM = "python -m safe_rlhf_panacea.baselines.fixed_scaling"
 FACTORS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 
 
@@ -22,13 +21,11 @@ class FixedScalingOptions(VariantOptions):
 
 BASELINE = Baseline(
     FixedScalingOptions,
-    PROGRAM,
-    "Train Panacea with s fixed at several factors, in output_dir/<factor>." + FURTHER,
-    f"""
-    {PROGRAM} dpo --factors 1 1e-2 --model_name_or_path runs/sft \\
+    "fixed_scaling",
+    "Train Panacea with s fixed at several factors, in output_dir/<factor>.",
+    """dpo --factors 1 1e-2 --model_name_or_path runs/sft \\
       --objectives helpful harmless --train_datasets pairs:1:pairs.jsonl \\
-      --output_dir runs/fixed-scaling
-    """,
+      --output_dir runs/fixed-scaling""",
 )
 plan, main = BASELINE.plan, BASELINE.main
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from safe_rlhf_panacea.baselines.variants import FURTHER, Baseline, VariantOptions, Variants
-
-PROGRAM = "python -m safe_rlhf_panacea.baselines.rewarded_soups"
+from safe_rlhf_panacea.baselines.variants import Baseline, VariantOptions, Variants
 
 
 def vertices(objectives: Sequence[str]) -> Variants:
     """One variant per objective, in the order of λ."""
-
-    def vertex(chosen: str) -> str:
-        return ",".join(f"{name}={int(name == chosen)}" for name in objectives)
-
-    return {name: {"fixed_preference": vertex(name)} for name in objectives}
+    found = {}
+    for chosen in objectives:
+        vertex = ",".join(f"{name}={int(name == chosen)}" for name in objectives)
+        found[chosen] = {"fixed_preference": vertex}
+    return found
 
 
 class SoupOptions(VariantOptions):
@@ -31,13 +29,10 @@ class SoupOptions(VariantOptions):
 
 BASELINE = Baseline(
     SoupOptions,
-    PROGRAM,
-    "Train Rewarded Soups' ingredients: one model per objective, in output_dir/<objective>."
-    + FURTHER,
-    f"""
-    {PROGRAM} dpo --model_name_or_path runs/sft --objectives helpful harmless \\
-      --train_datasets pairs:1:pairs.jsonl --lora_dim 9 --output_dir runs/soups
-    """,
+    "rewarded_soups",
+    "Train Rewarded Soups' ingredients: one model per objective, in output_dir/<objective>.",
+    """dpo --model_name_or_path runs/sft --objectives helpful harmless \\
+      --train_datasets pairs:1:pairs.jsonl --lora_dim 9 --output_dir runs/soups""",
 )
 plan, main = BASELINE.plan, BASELINE.main
 

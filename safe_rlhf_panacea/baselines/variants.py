@@ -38,7 +38,13 @@ class VariantOptions(Options, abc.ABC):
 
 
 class Baseline(Program[VariantOptions]):
-    """The command line of a baseline."""
+    """The command line of a baseline, by the name of its module; ``example`` is what follows it."""
+
+    def __init__(
+        self, cls: type[VariantOptions], module: str, description: str, example: str
+    ) -> None:
+        name = f"python -m safe_rlhf_panacea.baselines.{module}"
+        super().__init__(cls, name, description + FURTHER, f"\n    {name} {example}\n    ")
 
     def plan(self, argv: Sequence[str] | None = None) -> tuple[str, Any, Variants]:
         """The algorithm, its options and the variants that a command line asks for.
@@ -110,21 +116,17 @@ def train_unfinished(runs: Mapping[str, Callable[[], object]], *, overwrite: boo
     """
     from safe_rlhf_panacea.distributed import barrier, is_main_process
 
-    def tell(text: str) -> None:
-        if is_main_process():
-            say(text)
-
+    main = is_main_process()
     for number, (name, train) in enumerate(runs.items(), start=1):
         folder = Path(name)
         what = f"[{number}/{len(runs)}] {folder.name}"
         left = overwrite or not is_finished(folder)
         barrier()  # nobody renames what another process has yet to look at
-        if left and not overwrite and (folder / RUN_FILE).exists() and is_main_process():
+        if main and left and not overwrite and (folder / RUN_FILE).exists():
             say(f"{folder} was interrupted; kept as {set_aside(folder)}")
         barrier()
+        if main:
+            say(what if left else f"{what}: done already")
         if left:
-            tell(what)
             train()
             gc.collect()  # models and engines refer to each other in circles
-        else:
-            tell(f"{what}: done already")

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
-from safe_rlhf_panacea.base.dpo import Pairs
-from safe_rlhf_panacea.base.losses import summed_log_ratios
+from safe_rlhf_panacea.base.losses import Pairs, summed_log_ratios
 from safe_rlhf_panacea.forward import (
     SamplingConfig,
     across,
@@ -191,7 +190,7 @@ def margins_over_grid(
     """
     pairs = Pairs.of(batch)
     # Cut alike with the adapter and without: at W0 every margin is a tie, to the last bit.
-    sums = _off_and_at(adapter, grid, lambda: pairs.log_probs(model).sum(dim=-1))  # (1 + N, 2B)
+    sums = _off_and_at(adapter, grid, lambda: log_probs(model, *pairs).sum(dim=-1))  # (1 + N, 2B)
     better_ratios, worse_ratios = (sums[1:] - sums[0]).chunk(2, dim=1)  # size = (N, B) each
     return better_ratios - worse_ratios
 

@@ -16,8 +16,10 @@ from safe_rlhf.datasets import (
     PromptOnlyDataset,
     RawSample,
     SupervisedDataset,
+    TokenizedDataset,
 )
 from safe_rlhf.trainers import rl_trainer
+from torch import Tensor
 
 from safe_rlhf_panacea.data import IGNORE_INDEX
 from safe_rlhf_panacea.data.datasets import common_prefix
@@ -31,7 +33,7 @@ LOGGER = logging.getLogger(__name__)
 
 def encode(
     template: ChatTemplate, sample: RawSample, *answers: str
-) -> tuple[list[int], list[torch.Tensor]]:
+) -> tuple[list[int], list[Tensor]]:
     """The ids of a prompt, and of the prompt with each answer, truncated, size = (L,) each."""
     turns, system = sample["input"], sample.get("system")
     prompt = template.prompt(turns, system)
@@ -41,26 +43,26 @@ def encode(
     return start[:most], [torch.tensor(whole[:most]) for (whole,) in wholes]
 
 
-class TemplatedPrompts(PromptOnlyDataset):
-    """Safe-RLHF's prompts in any template."""
+class Templated(TokenizedDataset):
+    """A data set of Safe-RLHF that is read in a template."""
 
     def __init__(self, *args: Any, template: ChatTemplate, **kwargs: Any) -> None:
         self.template = template
         super().__init__(*args, **kwargs)
 
-    def preprocess(self, raw_sample: RawSample) -> dict[str, torch.Tensor]:
+
+class TemplatedPrompts(Templated, PromptOnlyDataset):
+    """Safe-RLHF's prompts in any template."""
+
+    def preprocess(self, raw_sample: RawSample) -> dict[str, Tensor]:
         start, _ = encode(self.template, raw_sample)
         return {"input_ids": torch.tensor(start)}
 
 
-class TemplatedText(SupervisedDataset):
+class TemplatedText(Templated, SupervisedDataset):
     """Safe-RLHF's supervised text in any template."""
 
-    def __init__(self, *args: Any, template: ChatTemplate, **kwargs: Any) -> None:
-        self.template = template
-        super().__init__(*args, **kwargs)
-
-    def preprocess(self, raw_sample: RawSample) -> dict[str, torch.Tensor]:
+    def preprocess(self, raw_sample: RawSample) -> dict[str, Tensor]:
         """Tokens and labels; only the answer and its end are learnt."""
         if "input" not in raw_sample and self.template.recorded == SAFE_RLHF:
             said = [self.template.said(line) for line in raw_sample["dialogue"]]
@@ -72,7 +74,7 @@ class TemplatedText(SupervisedDataset):
         labels[: common_prefix(start, input_ids.tolist())] = IGNORE_INDEX
         return {"input_ids": input_ids, "labels": labels}
 
-    def tokenize(self, text: str) -> torch.Tensor:
+    def tokenize(self, text: str) -> Tensor:
         """The tokens of a dialogue, truncated, size = (L,); what is said gives no control token."""
         (ids,) = tokenize(self.tokenizer, [text])
         return torch.tensor(ids[: self.tokenizer.model_max_length])
@@ -168,6 +170,6 @@ class LabelledPreferenceDataset(PreferenceDataset):
 class LabelledPreferenceCollator(PreferenceCollator):
     """Safe-RLHF's batch, and ``labels``, size = (B, m)."""
 
-    def __call__(self, samples: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def __call__(self, samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         labels = torch.stack([sample["labels"] for sample in samples])
         return {**super().__call__(samples), "labels": labels}

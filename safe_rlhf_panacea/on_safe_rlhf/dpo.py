@@ -8,15 +8,11 @@ from typing import Any
 
 import torch
 from safe_rlhf.algorithms.dpo.trainer import DPOTrainer
-from safe_rlhf.models import load_pretrained_models
 from safe_rlhf.trainers import SupervisedTrainer, supervised_trainer
 
-from safe_rlhf_panacea.base.dpo import ImplicitRewards
-from safe_rlhf_panacea.base.engine import passes_since_update
-from safe_rlhf_panacea.base.updates import Batch, counted, step_info
+from safe_rlhf_panacea.base.engine import Batch, counted, passes_since_update
 from safe_rlhf_panacea.distributed import own_device
-from safe_rlhf_panacea.models.loading import check_positions
-from safe_rlhf_panacea.on_safe_rlhf.record import Recorded, own_rates, recompute_without_reentry
+from safe_rlhf_panacea.on_safe_rlhf.record import Recorded, load_policy, own_rates
 
 
 class CountedLoader:
@@ -42,29 +38,19 @@ class CountedLoader:
             yield from counted(update, trainer.count, own_device())
 
 
-class HookedDPOTrainer(ImplicitRewards, Recorded, DPOTrainer):
+class HookedDPOTrainer(Recorded, DPOTrainer):
     """Safe-RLHF's ``DPOTrainer``: its loop, loaders, engine and logger.
 
-    A subclass brings the reference (``init_reference`` and ``reference``), the data set
-    (``make_dataset``), ``train_step`` and ``loss``, and what that is a mean over (``count``).
+    A subclass brings the reference (``init_reference``), the data set (``make_dataset``),
+    ``train_step`` and ``loss``, and what that is a mean over (``count``).
     """
 
     train_dataloader: Any
     loss: Callable[..., dict[str, torch.Tensor]]
 
     def init_models(self) -> None:
-        """Load the policy once, where Safe-RLHF loads it twice.
-
-        Whole on every rank, also under ZeRO 3: an adapter is made to measure for whole weights.
-        """
-        self.model, self.tokenizer = load_pretrained_models(
-            self.args.model_name_or_path,
-            model_max_length=self.args.max_length,
-            padding_side="left",
-            trust_remote_code=self.args.trust_remote_code,
-        )
-        check_positions(self.model, self.args.max_length, self.args.model_name_or_path)
-        recompute_without_reentry(self.model)
+        """Load the policy once, where Safe-RLHF loads it twice."""
+        self.model, self.tokenizer = load_policy(self.args, self.args.model_name_or_path)
         self.init_reference()
 
     def init_datasets(self) -> None:
@@ -77,7 +63,3 @@ class HookedDPOTrainer(ImplicitRewards, Recorded, DPOTrainer):
         """Make the policy's engine; there is no second model to wrap."""
         with own_rates(supervised_trainer, self.args.lr):
             SupervisedTrainer.init_engines(self)
-
-    def logged(self, values: dict[str, torch.Tensor]) -> dict[str, Any]:
-        """What is logged of a step, refused where it is not finite: Safe-RLHF saves after it."""
-        return self.checked(step_info(values, self.model))

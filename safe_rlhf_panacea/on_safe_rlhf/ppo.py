@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safe_rlhf.algorithms.ppo.trainer import PPOTrainer
 from safe_rlhf.models import AutoModelForScore, load_pretrained_models
 from safe_rlhf.trainers import rl_trainer
+from torch import Tensor
 
+from safe_rlhf_panacea.base.engine import Batch, by_update, counted, means_of_evaluation
 from safe_rlhf_panacea.base.rl import text_count
 from safe_rlhf_panacea.base.rl_data import Rollout
-from safe_rlhf_panacea.base.updates import Batch, by_update, counted, means_of_evaluation
 from safe_rlhf_panacea.distributed import own_device
 from safe_rlhf_panacea.forward import up_to_end
 from safe_rlhf_panacea.forward.ways import by_generate, first_fitting
 from safe_rlhf_panacea.models.auto import check_saved_head
 from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.on_safe_rlhf.datasets import templated
-from safe_rlhf_panacea.on_safe_rlhf.record import Recorded, own_rates, recompute_without_reentry
+from safe_rlhf_panacea.on_safe_rlhf.record import Recorded, load_policy, own_rates
 
 
 class Slot:
@@ -44,6 +45,8 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
     (``score``) and what is averaged over evaluation prompts (``eval_rollout``). The critic reads
     the policy's tokens.
     """
+
+    LOGS_BEFORE_COUNTING: ClassVar[bool] = True
 
     # The actor's backward passes to come on what was rolled out since the last training step.
     waiting: int = 0
@@ -76,10 +79,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
     # -- models -----------------------------------------------------------------------
 
     def init_models(self) -> None:
-        """Load actor, reference, rewards and critic, in this order.
-
-        Whole on every rank, also under ZeRO 3: an adapter is made to measure for whole weights.
-        """
+        """Load actor, reference, rewards and critic, in this order."""
         self.init_actor()
         self.init_reference()
         self.init_rewards()
@@ -89,14 +89,8 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         self.reward_model = Slot(self._reward_forward)
 
     def init_actor(self) -> None:
-        self.actor_model, self.tokenizer = load_pretrained_models(
-            self.args.actor_model_name_or_path,
-            model_max_length=self.args.max_length,
-            padding_side="left",
-            trust_remote_code=self.args.trust_remote_code,
-        )
-        check_positions(self.actor_model, self.args.max_length, self.args.actor_model_name_or_path)
-        recompute_without_reentry(self.actor_model)
+        args = self.args
+        self.actor_model, self.tokenizer = load_policy(args, args.actor_model_name_or_path)
 
     def load_scorer(self, path: str, role: str, *, normalize: bool = False) -> tuple[Any, Any]:
         check_saved_head(path)
@@ -125,15 +119,13 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         with self.reference() as model:
             return model(*args, **kwargs)
 
-    def _reward_forward(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+    def _reward_forward(self, sequence: Tensor, attention_mask: Tensor) -> Any:
         self._scored = self.score(sequence, attention_mask, self._prompt.size(-1))
         return SimpleNamespace(end_scores=self._scored["reward"].unsqueeze(-1))  # size = (B, 1)
 
     # -- rollout ----------------------------------------------------------------------
 
-    def post_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> Rollout:
+    def post_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> Rollout:
         """Safe-RLHF's batch, and all that ``score`` found."""
         self._prompt = prompt  # for the slot in the reward model's place, which is not told
         mask = self._attended(sequence, attention_mask)
@@ -141,7 +133,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         self.waiting += 1 + self.use_ptx
         return {**batch, **self._scored}
 
-    def _attended(self, sequence: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def _attended(self, sequence: Tensor, attention_mask: Tensor) -> Tensor:
         """Safe-RLHF's mask, or a right one where padding looks like the end of a turn."""
         stops, pad = self.generation_config.eos_token_id, self.tokenizer.pad_token_id
         if not {pad, self.tokenizer.unk_token_id} & set(stops):
@@ -151,9 +143,8 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         return torch.cat([begun, up_to_end(sequence[:, width:], stops)], dim=-1)
 
     def rl_step(self, rl_batch: Rollout) -> dict[str, Any]:
-        """Safe-RLHF's step, refused where it is not finite."""
         self.waiting = 0
-        return self.checked(super().rl_step(rl_batch))
+        return super().rl_step(rl_batch)
 
     def split_ptx_micro_batches(self, ptx_batch: Batch) -> list[Batch]:
         """Safe-RLHF's, each with ``counts`` of the part of its update that is among them."""
@@ -162,12 +153,12 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
         return [b for part in parts for b in counted(part, text_count, own_device())]
 
     def ptx_step(self, ptx_batch: Batch) -> dict[str, Any]:
-        """Safe-RLHF's step on supervised text, likewise; its mean as that over the update."""
+        """Safe-RLHF's step on supervised text; its mean as that over the update."""
         before = self.ptx_coeff
         if "counts" in ptx_batch:
             self.ptx_coeff = before * (text_count(ptx_batch) / ptx_batch["counts"]).item()
         try:
-            return self.checked(super().ptx_step(ptx_batch))
+            return super().ptx_step(ptx_batch)
         finally:
             self.ptx_coeff = before
 
@@ -178,7 +169,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
 
         Its means are taken anew, without what does not count.
         """
-        self._found: dict[str, list[torch.Tensor]] = {}
+        self._found: dict[str, list[Tensor]] = {}
         loader = self.eval_dataloader
         self.eval_dataloader = None if loader is None else self._noting(loader)
         try:
@@ -193,7 +184,7 @@ class HookedPPOTrainer(Recorded, PPOTrainer):
             self._prompt = batch["input_ids"]
             yield batch
 
-    def eval_step(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Batch:
+    def eval_step(self, input_ids: Tensor, attention_mask: Tensor) -> Batch:
         """The hook that also knows where the responses begin."""
         mask = self._attended(input_ids, attention_mask)
         found = self.eval_rollout(self._prompt, input_ids, mask)

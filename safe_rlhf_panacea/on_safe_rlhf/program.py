@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -61,7 +60,10 @@ def _parser(algorithm: str, example: str) -> ArgumentParser:
         "place of theirs."
     )
     example = f"deepspeed --module {module} {example} --train_datasets …"
-    return ArgumentParser(f"python -m {module}", about, example, add_help=False)
+    parser = ArgumentParser(f"python -m {module}", about, example, add_help=False)
+    add_flag(parser, "--overwrite", False, "replace a run that the folder holds")
+    parser.add_argument("--log_type", "--report_to", help=argparse.SUPPRESS)  # either name
+    return parser
 
 
 def _read(program: str, panacea: ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
@@ -69,19 +71,13 @@ def _read(program: str, panacea: ArgumentParser, words: Sequence[str]) -> argpar
 
     ``program`` is Safe-RLHF's module; ``panacea`` knows the flags that Safe-RLHF does not.
     """
-    words = [re.sub("^--report_to(?==|$)", "--log_type", word) for word in words]  # either name
-    add_flag(panacea, "--overwrite", False, "replace a run that the folder holds")
     if "-h" in words or "--help" in words:
         panacea.print_help()
         print("\nand Safe-RLHF's own:\n")
     ours, rest = panacea.parse_known_args(words)
-    # --log_type none: Safe-RLHF's trainers know it, and its parser does not.
-    no_log = "--log_type=none" in rest
-    rest = [word for word in rest if word != "--log_type=none"]
-    if "--log_type" in rest:
-        at = rest.index("--log_type")
-        if rest[at + 1 : at + 2] == ["none"]:
-            rest, no_log = [*rest[:at], *rest[at + 2 :]], True
+    log_type = vars(ours).pop("log_type")
+    if log_type not in (None, "none"):
+        rest += ["--log_type", log_type]
     if "--local_rank" not in _flags_of(rest):  # DeepSpeed's launcher gives it, torchrun does not
         rest += ["--local_rank", os.environ.get("LOCAL_RANK", "0")]
     before, sys.argv = sys.argv, [panacea.prog, *rest]
@@ -89,7 +85,7 @@ def _read(program: str, panacea: ArgumentParser, words: Sequence[str]) -> argpar
         args = importlib.import_module(program).parse_arguments()
     finally:
         sys.argv = before
-    if no_log:
+    if log_type == "none":  # Safe-RLHF's trainers know it, and its parser does not
         args.log_type = None
     if not args.output_dir:
         raise UserError("--output_dir is missing: the adapter has to go somewhere")
@@ -100,12 +96,11 @@ def _read(program: str, panacea: ArgumentParser, words: Sequence[str]) -> argpar
 def parse_dpo(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read and check the flags of Panacea-DPO."""
     parser = _parser("dpo", "--model_name_or_path …")
-    add_options(
-        parser,
-        DPOConfig,
-        only=(*PANACEA_OPTIONS, LabelPreferenceOptions),
-        names=("objectives", "upstream_dpo_slice"),
+    classes, names = (
+        (*PANACEA_OPTIONS, LabelPreferenceOptions),
+        ("objectives", "upstream_dpo_slice"),
     )
+    add_options(parser, DPOConfig, only=classes, names=names)
     parser.set_defaults(objectives=["helpful", "harmless"])  # its data's: better and safer
     words = sys.argv[1:] if argv is None else argv
     args = _read("safe_rlhf.algorithms.dpo.main", parser, words)

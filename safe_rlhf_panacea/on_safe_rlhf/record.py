@@ -1,4 +1,4 @@
-"""What the trainers on Safe-RLHF share: the run's record and part, and repairs of their engines."""
+"""What the trainers on Safe-RLHF share: the run's record, and repairs of their engines."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, ClassVar
 
+from safe_rlhf.models import load_pretrained_models
 from safe_rlhf.trainers.base import TrainerBase
 
 from safe_rlhf_panacea.base.engine import with_own_rates
-from safe_rlhf_panacea.base.part import Part
 from safe_rlhf_panacea.data.template import ChatTemplate
 from safe_rlhf_panacea.distributed import is_main_process
+from safe_rlhf_panacea.models.loading import check_positions
 from safe_rlhf_panacea.runs.checkpoint import TrainingClock
 from safe_rlhf_panacea.runs.divergence import DivergenceCheck
 from safe_rlhf_panacea.runs.run_folder import claim_folder
@@ -22,10 +23,13 @@ from safe_rlhf_panacea.runs.run_record import write_run_record
 
 
 class Recorded(TrainerBase):
-    """Claims the output folder, as the port does, and records the run in it; holds a part."""
+    """Claims the output folder, as the port does, and records the run in it.
+
+    The methods of the port's ``TrainerBase`` that Panacea's trainers override are here too.
+    """
 
     PROGRAM: ClassVar[str] = ""
-    part: Part = Part()
+    LOGS_BEFORE_COUNTING: ClassVar[bool] = False  # whether a step is logged before it is counted
 
     @functools.cached_property
     def template(self) -> ChatTemplate:
@@ -47,33 +51,42 @@ class Recorded(TrainerBase):
                 "chat_template": self.template.recorded,
                 "template_date": str(self.template.now),
             }
-            write_run_record(args.output_dir, args, {**about, **self.part.about()})
+            write_run_record(args.output_dir, args, {**about, **self.about()})
         super().init_logger()
-        self.part.opened()
+        log = self.logger.log
+
+        def checked_log(metrics: dict[str, Any], step: int) -> None:
+            """Refuse a step that is not finite, before Safe-RLHF saves it."""
+            training = {k: v for k, v in metrics.items() if k.startswith("train/")}
+            number = step + self.LOGS_BEFORE_COUNTING
+            DivergenceCheck().check(number, training, {}, self.about_batch())
+            log(metrics, step=step)
+
+        self.logger.log = checked_log
+        self.opened()
+
+    def about(self) -> dict[str, Any]:
+        return {}
+
+    def about_batch(self) -> str:
+        return ""
+
+    def opened(self) -> None:
+        """The output folder is claimed and the logger open."""
+
+    def trained(self) -> None:
+        """The last step was taken."""
 
     def train(self) -> None:
         super().train()
-        self.part.trained()
+        self.trained()
 
     def eval(self) -> dict[str, Any]:
-        return self.part.evaluate(self.evaluate)
+        return self.evaluate()
 
     def evaluate(self) -> dict[str, Any]:
         """Safe-RLHF's own evaluation."""
         return super().eval()
-
-    def save(self, model: Any = None, ds_config: dict[str, Any] | None = None) -> None:
-        if not self.part.save():
-            super().save(model=model, ds_config=ds_config)
-
-    def checked(self, info: dict[str, Any]) -> dict[str, Any]:
-        """What is logged of the present step, if it is finite: Safe-RLHF saves after it.
-
-        Raises:
-            DivergedError: naming the step, what is not finite and the batch.
-        """
-        DivergenceCheck().check(self.global_step + 1, info, {}, self.part.about_batch())
-        return info
 
 
 @contextmanager
@@ -95,11 +108,21 @@ def own_rates(trainers: ModuleType, lr: float) -> Iterator[None]:
         vars(trainers)["get_optimizer_grouped_parameters"] = original
 
 
-def recompute_without_reentry(model: Any) -> None:
-    """Let ``gradient_checkpointing_enable()``, as Safe-RLHF calls it, choose the kind that works.
+def load_policy(args: Any, path: str) -> tuple[Any, Any]:
+    """A policy and its tokenizer, which pads on the left.
 
-    The re-entrant kind, transformers' default, gives no gradient at all where the inputs of a
-    layer need none: always, with a frozen embedding.
+    Whole on every rank, also under ZeRO 3: an adapter is made to measure for whole weights.
+    ``gradient_checkpointing_enable()``, as Safe-RLHF calls it, then chooses the kind that works:
+    the re-entrant one, transformers' default, gives no gradient at all where the inputs of a layer
+    need none: always, with a frozen embedding.
     """
+    model, tokenizer = load_pretrained_models(
+        path,
+        model_max_length=args.max_length,
+        padding_side="left",
+        trust_remote_code=args.trust_remote_code,
+    )
+    check_positions(model, args.max_length, path)
     enable = type(model).gradient_checkpointing_enable
     model.gradient_checkpointing_enable = functools.partial(enable, model, {"use_reentrant": False})
+    return model, tokenizer

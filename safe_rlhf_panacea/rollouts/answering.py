@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.adapter import PanaceaAdapter
 from safe_rlhf_panacea.configs.kinds import server_url
@@ -22,7 +23,7 @@ from safe_rlhf_panacea.rollouts.server import Server
 PROMPT, TOKENS = 8, 16  # of what is asked to tell one base model from another
 
 
-def check_grid(grid: torch.Tensor) -> None:
+def check_grid(grid: Tensor) -> None:
     """Refuse, with a ``UserError``, a grid, size = (N, m), with a λ that the plugin refuses."""
     for row in grid:
         if not torch.equal(row, row.round(decimals=DECIMALS)):
@@ -62,12 +63,12 @@ def answer_by_servers(
         checks.check_close(server, needed, found.log_probs, own, temperature)
 
     def answer(
-        input_ids: torch.Tensor,  # size = (B, S), left-padded
-        attention_mask: torch.Tensor,  # size = (B, S)
+        input_ids: Tensor,  # size = (B, S), left-padded
+        attention_mask: Tensor,  # size = (B, S)
         config: SamplingConfig,
         generator: torch.Generator | None = None,
         noise_copies: int = 1,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         """What ``forward.generate`` returns, at the λ that the adapter is at."""
         rows, state = len(input_ids), adapter.state
         device = "cpu" if generator is None else generator.device

@@ -60,16 +60,19 @@ class Needed:
 
     def flags(self) -> list[str]:
         """The flags of a server that will do; log-probabilities at the temperature of sampling."""
-        return [
-            *("--enable-lora", "--max-lora-rank", str(padded_rank(self.rank))),
-            *("--max-loras", str(self.loras)),
-            *("--max-model-len", str(self.length), "--logprobs-mode", "processed_logprobs"),
-        ]
+        numbers = {
+            "--max-lora-rank": padded_rank(self.rank),
+            "--max-loras": self.loras,
+            "--max-model-len": self.length,
+        }
+        words = [word for flag, number in numbers.items() for word in (flag, str(number))]
+        return ["--enable-lora", *words, "--logprobs-mode", "processed_logprobs"]
 
-    def command(self) -> str:
-        """What to start, for a message."""
+    def refusal(self, reason: object) -> UserError:
+        """An error that says why a server will not do, and what to start."""
         variables = " ".join(f"{key}={value}" for key, value in self.variables("CACHE").items())
-        return f"start {variables} vllm serve {self.base} {' '.join(self.flags())}"
+        start = f"start {variables} vllm serve {self.base} {' '.join(self.flags())}"
+        return UserError(f"{reason}: {start}")
 
 
 def check_vllm(server: Server, needed: Needed) -> str:
@@ -79,11 +82,10 @@ def check_vllm(server: Server, needed: Needed) -> str:
         UserError: it is no vLLM, lets no LoRAs come and go, or takes only shorter sequences; the
             line says what to start.
     """
-    start = needed.command()
     try:
         version, models = server.get("/version"), server.get("/v1/models")
     except NoAnswerError as error:
-        raise UserError(f"{error}; {start}") from None
+        raise needed.refusal(error) from None
     except RefusedError:
         version = models = None
     cards = models.get("data") if isinstance(models, dict) else None
@@ -91,16 +93,16 @@ def check_vllm(server: Server, needed: Needed) -> str:
         cards = []
     own = (card for card in cards if isinstance(card, dict) and card.get("owned_by") == "vllm")
     if (card := next(own, None)) is None:
-        raise UserError(f"{server.url} is not vLLM: {start}")
+        raise needed.refusal(f"{server.url} is not vLLM")
     try:
         server.post("/v1/load_lora_adapter", {})
     except RefusedError as error:
         if error.status == 404:
-            raise UserError(f"{server.url} lets no LoRA come while it runs: {start}") from None
+            raise needed.refusal(f"{server.url} lets no LoRA come while it runs") from None
     longest = card.get("max_model_len")
     if isinstance(longest, int) and longest < needed.length:
-        raise UserError(
-            f"{server.url} takes {longest} tokens, and --max_length is {needed.length}: {start}"
+        raise needed.refusal(
+            f"{server.url} takes {longest} tokens, and --max_length is {needed.length}"
         )
     return str(card["id"])
 
@@ -125,10 +127,12 @@ def probe(server: Server, needed: Needed, body: dict[str, Any]) -> Completion:
         reason = f"{server.url} cannot load a LoRA of rank {rank} (its log says why)"
         try:
             server.post("/v1/load_lora_adapter", {"lora_name": NOWHERE, "lora_path": NOWHERE})
-        except (NoAnswerError, RefusedError) as off:
-            if isinstance(off, NoAnswerError) and "not enabled" in str(off):
+        except NoAnswerError as off:
+            if "not enabled" in str(off):
                 reason = f"{server.url} runs without LoRA"
-    raise UserError(f"{reason}: {needed.command()}")
+        except RefusedError:
+            pass
+    raise needed.refusal(reason)
 
 
 def own_log_probs(
@@ -168,7 +172,7 @@ def check_close(
     )
     if temperature != 1 and at_one <= CLOSE:
         reason = f"{server.url} gives log-probabilities at temperature 1, not {temperature:g}"
-    raise UserError(f"{reason}: {needed.command()}")
+    raise needed.refusal(reason)
 
 
 # -- a server of one's own (--rollout_server auto) ------------------------------------

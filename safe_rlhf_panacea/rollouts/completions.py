@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
@@ -34,7 +35,7 @@ class Completion(NamedTuple):
     log_probs: list[float]  # of each, under the engine's policy at the temperature of sampling
 
 
-def model_name(name: str, objectives: Sequence[str], preference: torch.Tensor) -> str:
+def model_name(name: str, objectives: Sequence[str], preference: Tensor) -> str:
     """The model to ask for at λ, size = (m,), which the name has to its last float32 bit."""
     if not objectives:
         return name
@@ -198,8 +199,8 @@ class Asked:
         self,
         pool: Pool,
         names: Sequence[str],  # of the models to ask for, one for each prompt
-        prompts: torch.Tensor,  # token ids, size = (B, S), left-padded
-        mask: torch.Tensor,  # of the prompts' tokens, size = (B, S)
+        prompts: Tensor,  # token ids, size = (B, S), left-padded
+        mask: Tensor,  # of the prompts' tokens, size = (B, S)
         seeds: Sequence[int],  # one for each prompt
         config: SamplingConfig,
     ) -> None:
@@ -211,7 +212,7 @@ class Asked:
             bodies.append(request(name, prompt, config, most=most, seed=seed))
         self.answers = pool.submit(bodies if most > 0 else [])
 
-    def collect(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def collect(self) -> tuple[Tensor, Tensor, Tensor]:
         """Wait for the responses; a ``NoResponsesError`` where no server gives one.
 
         Returns:
@@ -226,7 +227,7 @@ class Asked:
             found += drawn * (copies // len(drawn))  # greedy: the same one for each
         found = found or [Completion([], [])] * (len(self.prompts) * copies)
 
-        def padded(rows: list[list[Any]], dtype: torch.dtype, padding: float) -> torch.Tensor:
+        def padded(rows: list[list[Any]], dtype: torch.dtype, padding: float) -> Tensor:
             columns = [torch.tensor(row, dtype=dtype, device=device) for row in rows]
             return pad_sequence(columns, batch_first=True, padding_value=padding)
 

@@ -12,14 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.configs.algorithms import RewardedConfig
 from safe_rlhf_panacea.distributed import get_rank
 from safe_rlhf_panacea.errors import UserError
 from safe_rlhf_panacea.export.vllm_resolver import VERSION
 from safe_rlhf_panacea.forward import SamplingConfig
-from safe_rlhf_panacea.rollouts.checks import Needed, check_vllm, probe
+from safe_rlhf_panacea.rollouts.checks import LocalServer, Needed, check_vllm, probe
 from safe_rlhf_panacea.rollouts.completions import Asked, Completion, Pool, model_name, request
 from safe_rlhf_panacea.rollouts.server import Server
 
@@ -66,9 +66,10 @@ class Rollouts:
         self.pool = Pool([Server(url, args.rollout_timeout) for url in urls])
         self.needed, self.objectives, self.config, self.seed = needed, objectives, config, args.seed
         self.folder, self.run = folder, run
+        self.own_server: LocalServer | None = None  # that this run has started
         self.versions: list[str] = []  # that lie in the folder, oldest first
         # λ, size = (B, m), and responses of micro-batches that are not taken yet, oldest first.
-        self.waiting: deque[tuple[torch.Tensor, Asked]] = deque()
+        self.waiting: deque[tuple[Tensor, Asked]] = deque()
         self._asked_names: set[str] = set()
 
     def publish(self, number: int, write: Callable[[Path], None] | None) -> None:
@@ -102,13 +103,13 @@ class Rollouts:
         if old:
             threading.Thread(target=unload, daemon=True).start()
 
-    def _name(self, preference: torch.Tensor) -> str:
+    def _name(self, preference: Tensor) -> str:
         """The newest version at λ, size = (m,), which is remembered to be unloaded."""
         name = model_name(f"{NAME}/{self.versions[-1]}", self.objectives, preference)
         self._asked_names.add(name)
         return name
 
-    def probes(self, prompt: Sequence[int], preference: torch.Tensor) -> list[Completion]:
+    def probes(self, prompt: Sequence[int], preference: Tensor) -> list[Completion]:
         """A short response of each server to a prompt at λ, size = (m,), or a ``UserError``."""
         config = replace(self.config, num_return_sequences=1, top_p=1.0, repetition_penalty=1.0)
         most = max(1, min(PROBED, config.max_length - len(prompt)))
@@ -116,7 +117,7 @@ class Rollouts:
         return [probe(server, self.needed, body) for server in self.pool.serving()]
 
     def ask(
-        self, batches: Sequence[dict[str, Any]], preferences: Sequence[torch.Tensor], number: int
+        self, batches: Sequence[dict[str, Any]], preferences: Sequence[Tensor], number: int
     ) -> None:
         """Ask for the responses to the micro-batches of the run's prompt batch with this number.
 
@@ -130,3 +131,9 @@ class Rollouts:
             row += len(names)
             asked = Asked(self.pool, names, prompts, mask, seeds, self.config)
             self.waiting.append((preference, asked))
+
+    def close(self) -> None:
+        """Remove what was handed over, and end the server that was started."""
+        remove_versions(self.folder, self.versions)
+        if self.own_server is not None:
+            self.own_server.end()

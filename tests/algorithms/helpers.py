@@ -11,6 +11,19 @@ from safe_rlhf_panacea.algorithms.ppo.trainer import PanaceaPPOTrainer
 from safe_rlhf_panacea.algorithms.sft import parse_arguments as parse_sft
 from safe_rlhf_panacea.algorithms.sft.trainer import PanaceaSFTTrainer
 from safe_rlhf_panacea.base.setup import prepare_run
+from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
+
+
+class ScoredBy(RewardEnsemble):
+    """All rewards of responses by one function, size = (B, m)."""
+
+    def __init__(self, trainer, score):
+        rewards = trainer.rewards
+        super().__init__(rewards.specs, rewards.scorers, rewards.models, rewards.state)
+        self.score = score
+
+    def __call__(self, responses):
+        return self.score(responses)
 
 
 def dpo_trainer(flags):

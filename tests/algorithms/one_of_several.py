@@ -17,7 +17,9 @@ import torch.distributed as dist
 from safe_rlhf_panacea import dashboard as writers
 from safe_rlhf_panacea.algorithms.dpo.trainer import rows_of_pairs
 from safe_rlhf_panacea.algorithms.grpo import trainer as grpo_module
-from safe_rlhf_panacea.base import updates
+from safe_rlhf_panacea.base import engine as engines
+from safe_rlhf_panacea.base.losses import Pairs
+from safe_rlhf_panacea.forward import log_probs
 from tests.algorithms.helpers import dpo_trainer, grpo_trainer, ppo_trainer
 
 
@@ -83,8 +85,12 @@ def local_maxima(trainer, shares, first):
 
 def labelled_means(trainer, batch, preference):
     """-log σ(±Δ) at λ, averaged over the pairs that each objective labels, size = (m,)."""
-    trainer.panacea.policy.set_preference(preference)
-    better, worse = trainer.implicit_rewards(batch)
+    adapter, pairs = trainer.panacea.policy, Pairs.of(batch)
+    with torch.no_grad(), adapter.disabled():
+        reference = log_probs(trainer.model, *pairs).sum(dim=-1)
+    adapter.set_preference(preference)
+    ratios = log_probs(trainer.model, *pairs).sum(dim=-1) - reference
+    better, worse = (trainer.scale_coeff * ratios).chunk(2)
     losses = torch.log1p(torch.exp(-batch["labels"] * (better - worse).unsqueeze(-1)))
     labelled = batch["labels"].ne(0)
     return torch.stack([losses[labelled[:, i], i].mean() for i in range(labelled.size(1))])
@@ -150,8 +156,8 @@ def shared_groups(trainer):
         dist.all_reduce(own, op=dist.ReduceOp.AVG)
         with pytest.MonkeyPatch.context() as patch:  # one process
             patch.setattr(grpo_module, "all_reduce_sum", lambda total: total)
-            patch.setattr(updates, "all_reduce_sum", lambda total: total)
-            patch.setattr(updates, "get_world_size", lambda: 1)
+            patch.setattr(engines, "all_reduce_sum", lambda total: total)
+            patch.setattr(engines, "get_world_size", lambda: 1)
             whole = gradients(slice(None), 4)
         errors.append(((own - whole).abs().max() / whole[1:].abs().max()).item())
     return errors

@@ -9,7 +9,7 @@ import torch
 
 from safe_rlhf_panacea.base.supervised import to_device
 from safe_rlhf_panacea.distributed import own_device
-from tests.algorithms.helpers import ppo_trainer
+from tests.algorithms.helpers import ScoredBy, ppo_trainer
 from tests.rewards.test_loading import write_classifier
 from tests.tiny import tiny_tokenizer
 
@@ -70,7 +70,7 @@ def test_two_objectives_of_one_classifier(ppo_flags, tmp_path):
     assert len(rewards.models) == 1
     trainer.train()
     seen = []
-    trainer.rewards = lambda responses: seen.append(responses) or rewards(responses)
+    trainer.rewards = ScoredBy(trainer, lambda one: seen.append(one) or rewards(one))
     (batch,) = trainer.split_rl_micro_batches(
         to_device(next(iter(trainer.prompt_only_dataloader)), own_device())
     )

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
-from safe_rlhf_panacea.algorithms.part import evaluation_grid
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
+from safe_rlhf_panacea.algorithms.trainer import evaluation_grid
 from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from safe_rlhf_panacea.fronts.evaluations import read_evaluations
 from safe_rlhf_panacea.fronts.indicators import hypervolume
@@ -164,16 +164,6 @@ def test_a_baseline_has_one_point(dpo_evaluated, tmp_path, monkeypatch):
     last = read_evaluations(tmp_path / "mine")[-1]
     assert last.front.preferences.tolist() == [[1.0, 0.0]]
     assert last.result.method == "discrete_policies"
-
-
-@pytest.mark.usefixtures("no_page")
-def test_overwriting_starts_the_evaluations_anew(dpo_evaluated, tmp_path):
-    dpo([*dpo_evaluated, "--max_steps", "1", "--eval_prompts", "3"])
-    first = read_evaluations(tmp_path / "out")
-    assert len({entry["prompt"] for entry in first[-1].responses}) == 3
-    assert first[-1].result.metadata["prompts"] == 3
-    dpo([*dpo_evaluated, "--max_steps", "2", "--overwrite"])
-    assert [one.step for one in read_evaluations(tmp_path / "out")] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

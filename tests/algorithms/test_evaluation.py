@@ -58,8 +58,8 @@ def test_margins_over_the_grid_equal_one_preference_at_a_time(trainer):
     together = margins_over_grid(model, trainer.panacea.policy, batch, grid)
     for row, preference in zip(together, grid, strict=True):
         with trainer.panacea.at(preference.expand(len(batch["labels"]), -1), shared=True):
-            better, worse = trainer.implicit_rewards(batch)
-        expected = (better - worse) / trainer.scale_coeff
+            losses = trainer.loss(**batch)
+        expected = losses["reward_margin"] / trainer.scale_coeff
         torch.testing.assert_close(row, expected, atol=1e-4, rtol=1e-4)
     assert together.std(dim=0).max() > 1e-3  # λ makes a difference
 

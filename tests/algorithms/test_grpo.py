@@ -7,7 +7,7 @@ import torch
 
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.responses import Responses
-from tests.algorithms.helpers import grpo_trainer
+from tests.algorithms.helpers import ScoredBy, grpo_trainer
 from tests.algorithms.test_ppo import count_letter, prompt_batch
 
 
@@ -49,8 +49,7 @@ def test_groups_without_spread_are_counted_and_teach_nothing(grpo_flags):
         found[4:8] = torch.randn(4, 2)  # one group has some
         return found
 
-    rewards.raw = lambda found: found
-    trainer.rewards = rewards
+    trainer.rewards = ScoredBy(trainer, rewards)
     (batch,) = trainer.of_update(trainer.split_rl_micro_batches(prompt_batch(trainer)))
     assert batch["advantages"][4:8].ne(0).all()
     assert batch["advantages"].count_nonzero() == 4

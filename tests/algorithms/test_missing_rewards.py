@@ -68,13 +68,13 @@ def test_a_training_on_two_tasks(algorithm, method, mixed_flags, base_model, tmp
     else:
         flags[flags.index("24")] = "12"
     trainer, rollouts = TRAINERS[algorithm](flags), []
-    score = trainer.part.score
+    score = trainer.score
 
     def watched(*args):
-        rollouts.append(score(*args) | {"preference": trainer.panacea.preference})
+        rollouts.append(score(*args) | {"preference": trainer.panacea.held[0]})
         return rollouts[-1]
 
-    trainer.part.score = watched
+    trainer.score = watched
     steps.clear()
     trainer.train()
     metrics = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").open()]

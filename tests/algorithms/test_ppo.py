@@ -11,7 +11,7 @@ from safe_rlhf_panacea.forward import PassOptions
 from safe_rlhf_panacea.forward.passes import pass_options
 from safe_rlhf_panacea.rewards.ensemble import RewardEnsemble
 from safe_rlhf_panacea.rewards.responses import Responses
-from tests.algorithms.helpers import ppo_trainer
+from tests.algorithms.helpers import ScoredBy, ppo_trainer
 
 
 def prompt_batch(trainer):
@@ -81,7 +81,7 @@ def test_actor_and_critic_never_hold_a_graph_both(once, ppo_flags, monkeypatch):
 def test_tchebycheff_uses_a_running_ideal_point(ppo_flags):
     trainer = ppo_trainer([*ppo_flags, "--aggregation", "tche"])
     scores = iter([torch.tensor([[1.0, 4.0], [3.0, 0.0]]), torch.tensor([[2.0, 1.0], [5.0, 2.0]])])
-    trainer.rewards = lambda responses: next(scores)
+    trainer.rewards = ScoredBy(trainer, lambda responses: next(scores))
     with trainer.panacea.at(torch.tensor([[0.5, 0.5]] * 2)):
         first = trainer.score(torch.zeros(2, 1), None, 0)["reward"]
         assert first.tolist() == [-1.0, -2.0]  # z = (3, 4): shortfalls (2, 0) and (0, 4), halved

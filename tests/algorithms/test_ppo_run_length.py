@@ -142,13 +142,6 @@ def test_old_numbers_are_those_of_the_policy_and_critic_that_rolled_out(
     )
 
 
-def test_max_steps_are_training_steps(trainer_of):
-    trainer = trainer_of(32, *sizes(16, 8, 1), "--max_steps", 3)
-    steps = watch_steps(trainer)
-    trainer.train()
-    assert len(steps) == trainer.global_step == trainer.reward_critic_model.global_steps == 3
-
-
 def test_a_run_too_short_for_an_update_is_refused(trainer_of):
     with pytest.raises(UserError, match=r"1 training steps, fewer than --gradient_acc.* 2"):
         trainer_of(8, *sizes(8, 8, 2), "--epochs", 1)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from safe_rlhf_panacea.algorithms.grpo import main as grpo
-from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss
 from safe_rlhf_panacea.algorithms.ppo import main as ppo
-from safe_rlhf_panacea.algorithms.served import truncated_weights
+from safe_rlhf_panacea.algorithms.served import token_weights
+from safe_rlhf_panacea.base.losses import grpo_loss
 from tests.algorithms.test_resuming import Interrupted, metrics, same_tensors, stop_at  # noqa: F401
 from tests.rollouts.stand_in import StandIn
 
@@ -184,7 +185,10 @@ def test_the_weighted_loss_agrees_with_a_loop():
     engine[0, 0] -= 3  # its weight is cut off
     advantages, mask = torch.tensor([1.0, -0.5, 2.0]), torch.rand(3, 4, generator=draw) > 0.3
     mask[0, 0] = True
-    weights = truncated_weights(old, engine, 2.0)
+    args = SimpleNamespace(
+        vllm_importance_sampling_correction=True, vllm_importance_sampling_cap=2.0
+    )
+    weights = token_weights(args, {"sampling_log_probs": engine}, old)
     found = grpo_loss(
         *(now, old, reference, advantages, mask),
         clip_range=0.2,

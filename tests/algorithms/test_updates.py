@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from safe_rlhf_panacea.base import finetune
+from safe_rlhf_panacea.base.engine import by_update
 from safe_rlhf_panacea.base.setup import prepare_run
 from safe_rlhf_panacea.base.supervised import RewardTrainer, SupervisedFinetuneTrainer
-from safe_rlhf_panacea.base.updates import by_update
 from safe_rlhf_panacea.base.values import reward
 from tests.algorithms import plain_ppo as plain
 from tests.algorithms.conftest import write_lines

@@ -78,17 +78,6 @@ def test_a_damaged_record_is_named(tmp_path, damaged):
     assert (tmp_path / "run.json").read_text() == damaged
 
 
-def test_resuming_needs_a_run(tmp_path):
-    with pytest.raises(UserError, match=r"holds no run to resume: run\.json is missing"):
-        prepare_output_dir(tmp_path, resume=True)
-    write_run_record(tmp_path, {})
-    (tmp_path / "metrics.jsonl").write_text("{}\n")
-    assert prepare_output_dir(tmp_path, resume=True) == tmp_path
-    assert (tmp_path / "metrics.jsonl").exists()
-    with pytest.raises(UserError, match="either resumed or overwritten"):
-        prepare_output_dir(tmp_path, overwrite=True, resume=True)
-
-
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):

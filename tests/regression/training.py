@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from safe_rlhf_panacea.base.part import Observer
 from safe_rlhf_panacea.base.setup import prepare_run
 from safe_rlhf_panacea.distributed import is_main_process
 from safe_rlhf_panacea.io import atomic_write_json
@@ -75,7 +74,7 @@ def flags_of(algorithm, world, output, extra, *, even=False):
     return [*paths, "--output_dir", str(output), *common_flags(algorithm), *extra]
 
 
-class StepNotes(Observer):
+class StepNotes:
     """Notes what a trainer does, step by step, as series of numbers by name."""
 
     def __init__(self, logged, objectives):
@@ -135,6 +134,16 @@ def make_trainer(algorithm, flags):
                 fill(adapter.named_parameters().items(), 10 + seed, adapter.config.init_std)
             super().init_engines()
 
+        def rollout(self, prompt_only_batch):
+            rl_batches = super().rollout(prompt_only_batch)
+            for rl_batch in rl_batches:
+                self.notes.rolled_out(rl_batch)
+            return rl_batches
+
+        def check_step(self, info):
+            super().check_step(info)
+            self.notes.stepped(info, self.checkpoint_engines())
+
     args = parse_arguments(flags)
     return FixedStart(args, *prepare_run(args))
 
@@ -155,8 +164,7 @@ def train(algorithm, flags, *, dealt=False):
     if dealt:
         rows = trainer.total_steps * trainer.args.per_device_train_batch_size
         trainer.panacea.source = DealtPreferences(rows)
-    notes = StepNotes(LOGGED[algorithm], trainer.panacea.objectives)
-    trainer.observers.append(notes)
+    trainer.notes = notes = StepNotes(LOGGED[algorithm], trainer.panacea.objectives)
     trainer.train()
     trainer.save()
     trainer.logger.close()

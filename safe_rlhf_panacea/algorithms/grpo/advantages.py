@@ -18,15 +18,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 FLAT = 1e-6  # a group's rewards differ by less than this share of their size: rounding
 LEAST_VARIANCE = 0.01  # of a weighted sum, as a share of what it were without correlations
 EPSILON = 1e-8
 
-Reduce = Callable[[torch.Tensor], torch.Tensor]  # sums a tensor over the processes
+Reduce = Callable[[Tensor], Tensor]  # sums a tensor over the processes
 
 
-def alone(total: torch.Tensor) -> torch.Tensor:
+def alone(total: Tensor) -> Tensor:
     """The sum over the processes where there is one."""
     return total
 
@@ -41,11 +42,11 @@ class Advantages:
             advantages are 0. size = (P,).
     """
 
-    values: torch.Tensor
-    without_spread: torch.Tensor
+    values: Tensor
+    without_spread: Tensor
 
 
-def mean_rewards(rewards: torch.Tensor, *, shared: bool, reduce: Reduce = alone) -> torch.Tensor:
+def mean_rewards(rewards: Tensor, *, shared: bool, reduce: Reduce = alone) -> Tensor:
     """J, the mean rewards (P, G, m) at each prompt's λ, size = (P, m).
 
     A reward is NaN where its objective does not count for a response, and a mean where it counts
@@ -60,9 +61,7 @@ def mean_rewards(rewards: torch.Tensor, *, shared: bool, reduce: Reduce = alone)
     return (total / count).expand_as(totals)
 
 
-def normalize_in_groups(
-    values: torch.Tensor, size: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
+def normalize_in_groups(values: Tensor, size: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """(v - mean) / std of each group, with the population's std; 0 where there is no spread.
 
     ``values``, size = (P, G, ...), are NaN where they do not count. A group's spread is held
@@ -83,15 +82,13 @@ def normalize_in_groups(
     return normalized.masked_fill(flat.unsqueeze(1) | missing, 0.0), flat
 
 
-def _mean(values: torch.Tensor) -> torch.Tensor:
+def _mean(values: Tensor) -> Tensor:
     """Of those of each group that are there, size = (P, ...); of size (P, G, ...)."""
     there = ~values.isnan()
     return torch.where(there, values, 0.0).sum(dim=1) / there.sum(dim=1)
 
 
-def correlations(
-    normalized: torch.Tensor, there: torch.Tensor, reduce: Reduce = alone
-) -> torch.Tensor:
+def correlations(normalized: Tensor, there: Tensor, reduce: Reduce = alone) -> Tensor:
     """C_ij, the mean of a_i a_j over the responses for which both objectives are there, (m, m).
 
     ``normalized`` rewards, size = (P, G, m), are 0 where an objective is not ``there``: where it
@@ -102,7 +99,7 @@ def correlations(
     return products / counts.clamp(min=1)
 
 
-def sum_then_normalize(rewards: torch.Tensor, weights: torch.Tensor) -> Advantages:
+def sum_then_normalize(rewards: Tensor, weights: Tensor) -> Advantages:
     """GRPO: the weighted sum of a response's rewards, normalised within its group.
 
     ``rewards``, size = (P, G, m), are NaN where an objective does not count for a response;
@@ -117,11 +114,7 @@ def sum_then_normalize(rewards: torch.Tensor, weights: torch.Tensor) -> Advantag
 
 
 def normalize_then_sum(
-    rewards: torch.Tensor,
-    weights: torch.Tensor,
-    *,
-    equal_steps: bool = False,
-    reduce: Reduce = alone,
+    rewards: Tensor, weights: Tensor, *, equal_steps: bool = False, reduce: Reduce = alone
 ) -> Advantages:
     """GDPO (arXiv 2601.05242): each reward normalised within its group, then the weighted sum.
 

@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
+from safe_rlhf_panacea.algorithms import served
 from safe_rlhf_panacea.algorithms.grpo.advantages import (
     mean_rewards,
     normalize_then_sum,
     sum_then_normalize,
 )
-from safe_rlhf_panacea.algorithms.grpo.losses import grpo_loss, less_divergence
-from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded, PanaceaRollout
-from safe_rlhf_panacea.base.engine import init_eval_engine, learning_rate
-from safe_rlhf_panacea.base.losses import summed_log_ratios
+from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded
+from safe_rlhf_panacea.base.engine import Batch, average, init_eval_engine, learning_rate
+from safe_rlhf_panacea.base.losses import grpo_loss, summed_log_ratios
 from safe_rlhf_panacea.base.rl import RLTrainer
-from safe_rlhf_panacea.base.rl_data import prompts_of_whole_updates
-from safe_rlhf_panacea.base.updates import Batch, average
+from safe_rlhf_panacea.base.rl_data import Rollout, prompts_of_whole_updates
 from safe_rlhf_panacea.distributed import all_reduce_max, all_reduce_means, all_reduce_sum
 from safe_rlhf_panacea.forward import log_probs, response_tokens, side_by_side
 
-if TYPE_CHECKING:
-    from typing_extensions import NotRequired
 
-
-class GroupRollout(PanaceaRollout):
-    """A micro-batch of whole groups, one after the other; ``of_update`` adds the last four.
-
-    Attributes:
-        advantages: size = (B,).
-        weights: how much each objective counts, size = (B, m).
-        without_spread: whether a row's group teaches nothing, size = (B,).
-        tokens: of responses, in an average micro-batch of the update; size = ().
-    """
-
-    advantages: NotRequired[torch.Tensor]
-    weights: NotRequired[torch.Tensor]
-    without_spread: NotRequired[torch.Tensor]
-    tokens: NotRequired[torch.Tensor]
-
-
-class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
+class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer):
     """GRPO for m rewards, on the port.
 
     Holds the policy, which with its adapter off is its own reference, and the reward models.
@@ -59,8 +40,7 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
         self.panacea.attach(self.actor_model, "policy", self.template)
 
     def init_rewards(self) -> None:
-        self.reward_model = None  # the base's single one
-        self.rewards = self.part.load()
+        self.load_rewards()
 
     def init_engines(self) -> None:
         super().init_engines()
@@ -78,31 +58,27 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
         taken = prompts_of_whole_updates(len(prompt_only_batch["input_ids"]), self.args)
         return super().micro_batches({k: v[:taken] for k, v in prompt_only_batch.items()})
 
-    def log_probs(
-        self, sequence: torch.Tensor, attention_mask: torch.Tensor, start: int
-    ) -> torch.Tensor:
+    def log_probs(self, sequence: Tensor, attention_mask: Tensor, start: int) -> Tensor:
         """Under the policy as it is held and sampled, each prompt read once; size = (B, L - 1)."""
         counted = response_tokens(attention_mask, start)
         groups = side_by_side(len(sequence), self.args.num_return_sequences)
         inputs = self.actor_model, sequence, attention_mask, counted, groups
         return log_probs(*inputs, temperature=self.temperature)
 
-    def post_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> GroupRollout:
+    def post_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> Rollout:
         """Score groups, each row at its prompt's λ, and keep that with it."""
         copies, start = self.args.num_return_sequences, prompt.size(-1) - 1
-        preference = self.panacea.preference.repeat_interleave(copies, dim=0)
+        preference = self.panacea.held[0].repeat_interleave(copies, dim=0)
         with self.panacea.at(preference):
             with self.reference():
                 ref_log_probs = self.log_probs(sequence, attention_mask, start)
-            rollout: GroupRollout = {
+            rollout: Rollout = {
                 "prompt": prompt,
                 "input_ids": sequence,
                 "attention_mask": attention_mask,
                 "ref_log_probs": ref_log_probs,
-                **self.part.score(sequence, attention_mask, prompt.size(-1)),
-                **self.part.sampled(),
+                **self.score(sequence, attention_mask, prompt.size(-1)),
+                **self.sampled(),
                 "preference": preference,
             }
             if not self.on_policy:
@@ -112,7 +88,7 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
     # -- updates ----------------------------------------------------------------------
 
     @torch.no_grad()
-    def of_update(self, rollouts: Sequence[GroupRollout]) -> list[GroupRollout]:
+    def of_update(self, rollouts: Sequence[Rollout]) -> list[Rollout]:
         """Compare the responses to each prompt, over all groups of an update on all processes."""
         args, panacea = self.args, self.panacea
         size, counts = args.num_return_sequences, [len(r["rewards"]) for r in rollouts]
@@ -121,17 +97,11 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
         means = mean_rewards(rewards, shared=panacea.source.shared, reduce=all_reduce_sum)
         weights = panacea.weights(means, preference)
         if args.kl_in == "reward":
-            less = [
-                less_divergence(
-                    r["rewards"],
-                    of_response(r, r["log_probs"]),
-                    of_response(r, r["ref_log_probs"]),
-                    response_mask(r),
-                    args.kl_coeff,
-                )
-                for r in rollouts
-            ]
-            rewards = torch.cat(less).unflatten(0, (-1, size))
+            # r_i - β Σ_t (log π - log π_ref) for every objective i, J_i of Eq. 1
+            divergences = torch.cat(
+                [divergence(r, of_response(r, r["log_probs"])) for r in rollouts]
+            )
+            rewards = rewards - args.kl_coeff * divergences.view(-1, size, 1)
         if args.advantage == "sum_then_normalize":
             found = sum_then_normalize(rewards, weights)
         else:
@@ -150,9 +120,7 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
             for r, (a, w, flat) in zip(rollouts, columns, strict=True)
         ]
 
-    def loss(
-        self, rl_batch: GroupRollout, log_probs: torch.Tensor, old_log_probs: torch.Tensor
-    ) -> torch.Tensor:
+    def loss(self, rl_batch: Rollout, log_probs: Tensor, old_log_probs: Tensor) -> Tensor:
         """GRPO's loss and the penalty; log-probabilities now and before, size = (B, T) each."""
         loss = grpo_loss(
             log_probs,
@@ -163,11 +131,11 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
             clip_range=self.clip_range_ratio,
             kl_coeff=self.kl_coeff if self.args.kl_in == "loss" else 0.0,
             tokens=rl_batch["tokens"],
-            token_weights=self.part.token_weights(rl_batch, old_log_probs),
+            token_weights=served.token_weights(self.args, rl_batch, old_log_probs),
         )
         return loss + self.panacea.penalty()
 
-    def rl_step(self, rl_batch: GroupRollout) -> dict[str, float]:
+    def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         """One backward pass at the batch's λ."""
         self.waiting = 0
         start, mask = rl_batch["prompt"].size(-1) - 1, response_mask(rl_batch)
@@ -180,20 +148,19 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
             self.actor_model.step()
         lengths = mask.sum(dim=-1).float()  # size = (B,)
         clipped = ((now.detach() - old).exp() - 1).abs() > self.clip_range_ratio
-        reference = of_response(rl_batch, rl_batch["ref_log_probs"])
         means = {
             "actor_loss": loss,
             "reward": rl_batch["reward"],
-            "kl_divergence": summed_log_ratios(old, reference, mask),
+            "kl_divergence": divergence(rl_batch, old),
             "clipped_tokens": clipped[mask].float(),
             "mean_generated_length": lengths,
-            **self.part.by_name(rl_batch),
-            **self.part.mismatch(rl_batch, old, mask),
+            **self.by_name(rl_batch),
+            **served.mismatch(rl_batch, old, mask),
             **self.panacea.by_name("weight", rl_batch["weights"]),
         }
         flat = rl_batch["without_spread"].sum() / self.args.num_return_sequences
         return {
-            **self.part.logged("train"),
+            **self.logged("train"),
             **{f"train/{key}": value for key, value in all_reduce_means(means).items()},
             "train/groups_without_spread": all_reduce_sum(flat).item(),
             "train/max_generated_length": all_reduce_max(lengths.max()).item(),
@@ -202,11 +169,17 @@ class PanaceaGRPOTrainer(PanaceaRewarded, RLTrainer[GroupRollout]):
         }
 
 
-def response_mask(rollout: PanaceaRollout) -> torch.Tensor:
+def response_mask(rollout: Rollout) -> Tensor:
     """Which predictions are of a response's tokens, size = (B, T), T = L - S."""
     return rollout["attention_mask"][:, rollout["prompt"].size(-1) :].bool()
 
 
-def of_response(rollout: PanaceaRollout, numbers: torch.Tensor) -> torch.Tensor:
+def of_response(rollout: Rollout, numbers: Tensor) -> Tensor:
     """The last T of L - 1 numbers of each row, size = (B, T)."""
     return numbers[:, rollout["prompt"].size(-1) - 1 :]
+
+
+def divergence(rollout: Rollout, log_probs: Tensor) -> Tensor:
+    """Σ_t (log π - log π_ref) of each response, size = (B,); ``log_probs`` are (B, T)."""
+    reference = of_response(rollout, rollout["ref_log_probs"])
+    return summed_log_ratios(log_probs, reference, response_mask(rollout))

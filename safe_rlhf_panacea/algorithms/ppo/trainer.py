@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
+from torch import Tensor
 
+from safe_rlhf_panacea.algorithms import served
 from safe_rlhf_panacea.algorithms.ppo.critic import RewardCritic, shared_copy, value_model
-from safe_rlhf_panacea.algorithms.preference_source import check_shared
-from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded, PanaceaRollout, PanaceaScores
+from safe_rlhf_panacea.algorithms.rewarded import PanaceaRewarded
 from safe_rlhf_panacea.base.engine import init_eval_engine
+from safe_rlhf_panacea.base.rl_data import Rollout, steps_per_epoch
 from safe_rlhf_panacea.distributed import all_reduce_means, unwrap
 from safe_rlhf_panacea.errors import UserError
 
 if TYPE_CHECKING:  # at run time Safe-RLHF's own, where it is installed
-    from safe_rlhf_panacea.base.ppo import PPOTrainer
-
-    HookedPPOTrainer = PPOTrainer[PanaceaRollout]
+    from safe_rlhf_panacea.base.ppo import PPOTrainer as HookedPPOTrainer
 else:
     from safe_rlhf_panacea.base import HookedPPOTrainer
 
@@ -33,6 +33,10 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
     TRAINING_TYPE: ClassVar[str] = "panacea-ppo"
     PROGRAM: ClassVar[str] = "safe_rlhf_panacea.algorithms.ppo"
 
+    # Safe-RLHF's hook for the loss is told neither of the micro-batch nor what else is logged.
+    _learnt_from: Rollout
+    _found: dict[str, Tensor]
+
     # -- models -----------------------------------------------------------------------
 
     def init_actor(self) -> None:
@@ -41,9 +45,8 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
         self.panacea.attach(self.actor_model, "policy", self.template)
 
     def init_rewards(self) -> None:
-        self.reward_model = None  # the base's single one
-        load = functools.partial(self.load_scorer, normalize=self.args.normalize_reward)
-        self.rewards = self.part.load(load)
+        normalize = self.args.normalize_reward
+        self.load_rewards(functools.partial(self.load_scorer, normalize=normalize))
 
     def init_critic(self) -> None:
         """Put the critic on the first reward model with the policy's tokens, else on the policy.
@@ -68,12 +71,31 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
         del self.policy_backbone
 
     def init_engines(self) -> None:
-        """Make the engines; a reward model that carries the critic belongs to the critic's."""
+        """Make the engines; a reward model that carries the critic belongs to the critic's.
+
+        Raises:
+            UserError: all rollouts would share updates, and so one λ, for a whole epoch.
+        """
         super().init_engines()
-        accumulated = self.reward_critic_model.gradient_accumulation_steps()
-        sampler: Any = self.prompt_only_dataloader.sampler  # torch's type has no length
-        check_shared(self.args, len(sampler), accumulated, self.total_steps)
-        critic = self.reward_critic_model
+        critic, args = self.reward_critic_model, self.args
+        if (
+            args.update_iters > 1
+            and args.preference_scope != "sample"
+            and not args.fixed_preference
+        ):
+            # Several passes over a rollout are not cut where an update ends: a short last rollout
+            # may leave one open that no whole one closes.
+            sampler: Any = self.prompt_only_dataloader.sampler  # torch's type has no length
+            epoch = steps_per_epoch(len(sampler), args)
+            rollout = steps_per_epoch(args.per_device_prompt_batch_size, args)
+            common = math.gcd(rollout, critic.gradient_accumulation_steps())
+            if epoch % common and self.total_steps > epoch:
+                raise UserError(
+                    f"an epoch has {epoch} training steps, no multiple of {common}: with "
+                    f"--update_iters {args.update_iters} one λ would serve all rollouts of the "
+                    "next; choose --preference_scope sample, or prompts that fill whole prompt "
+                    "batches"
+                )
 
         def engine(model: Any) -> Any:
             if model is getattr(unwrap(critic), "reward_model", None):
@@ -82,42 +104,35 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
 
         self.rewards.place(engine)
 
-    # -- rollout ----------------------------------------------------------------------
+    # -- rollout and updates ----------------------------------------------------------
 
-    def post_rollout(
-        self, prompt: torch.Tensor, sequence: torch.Tensor, attention_mask: torch.Tensor
-    ) -> PanaceaRollout:
+    def post_rollout(self, prompt: Tensor, sequence: Tensor, attention_mask: Tensor) -> Rollout:
+        """The base's batch, which calls ``score``, with the λ that it was drawn at."""
         batch = super().post_rollout(prompt, sequence, attention_mask)
-        return {**batch, **self.part.sampled(), "preference": self.panacea.preference}
+        preference, _ = self.panacea.held
+        return {**batch, **self.sampled(), "preference": preference}
 
-    def score(
-        self, sequence: torch.Tensor, attention_mask: torch.Tensor, prompt_length: int
-    ) -> PanaceaScores:
-        return self.part.score(sequence, attention_mask, prompt_length)
-
-    # -- updates ----------------------------------------------------------------------
-
-    def rl_step(self, rl_batch: PanaceaRollout) -> dict[str, float]:
-        """Take the step at the batch's λ."""
-        self.part.learnt_from = rl_batch
+    def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
+        """Take the base's step, which calls ``actor_loss_fn``, at the batch's λ."""
+        self._learnt_from, self._found = rl_batch, {}
         with self.panacea.at(rl_batch["preference"]):
             info = super().rl_step(rl_batch)
-        named = all_reduce_means({**self.part.by_name(rl_batch), **self.part.found})
+        named = all_reduce_means({**self.by_name(rl_batch), **self._found})
         info |= {f"train/{name}": mean for name, mean in named.items()}
-        return self.part.logged("train") | info | self.panacea.progress_metrics(self.actor_model)
+        return self.logged("train") | info | self.panacea.progress_metrics(self.actor_model)
 
     def actor_loss_fn(
         self,
-        log_probs: torch.Tensor,  # size = (B, T)
-        old_log_probs: torch.Tensor,  # size = (B, T)
-        advantages: torch.Tensor,  # size = (B, T)
-        mask: torch.Tensor,  # size = (B, T)
+        log_probs: Tensor,  # size = (B, T)
+        old_log_probs: Tensor,  # size = (B, T)
+        advantages: Tensor,  # size = (B, T)
+        mask: Tensor,  # size = (B, T)
         *count: Any,  # the port's, size = (); Safe-RLHF has none
-    ) -> torch.Tensor:
+    ) -> Tensor:
         """PPO's loss, with the penalty on U and V if asked for."""
-        rl_batch = self.part.learnt_from
-        self.part.found = self.part.mismatch(rl_batch, old_log_probs, mask)
-        if (weights := self.part.token_weights(rl_batch, old_log_probs)) is not None:
+        self._found = served.mismatch(self._learnt_from, old_log_probs, mask)
+        weights = served.token_weights(self.args, self._learnt_from, old_log_probs)
+        if weights is not None:
             advantages = advantages * weights
         loss = super().actor_loss_fn(log_probs, old_log_probs, advantages, mask, *count)
         return loss + self.panacea.penalty()

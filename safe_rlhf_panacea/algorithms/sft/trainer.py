@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from safe_rlhf_panacea.aggregation import label_counts
-from safe_rlhf_panacea.algorithms.panacea import Panacea
-from safe_rlhf_panacea.algorithms.part import PanaceaPart
+from safe_rlhf_panacea.algorithms.trainer import PanaceaTrainer
+from safe_rlhf_panacea.base.engine import Batch, step_info
 from safe_rlhf_panacea.base.supervised import SupervisedTrainer
-from safe_rlhf_panacea.base.updates import Batch
 from safe_rlhf_panacea.configs.algorithms import SFTConfig
 from safe_rlhf_panacea.data.datasets import SupervisedDataset, read_named_specs
 from safe_rlhf_panacea.data.raw import RawSample, labels_for
@@ -98,17 +98,14 @@ class ObjectiveTexts(SupervisedDataset):
         return {**SupervisedDataset.collate(samples, pad_token_id), "labelled": labelled}
 
 
-class PanaceaSFTTrainer(SupervisedTrainer):
+class PanaceaSFTTrainer(PanaceaTrainer, SupervisedTrainer):
     """Fine-tunes the adapter on texts that count for one objective or for several."""
 
     TRAINING_TYPE: ClassVar[str] = "panacea-sft"
     PROGRAM: ClassVar[str] = "safe_rlhf_panacea.algorithms.sft"
 
-    part: PanaceaPart
-
     def __init__(self, args: SFTConfig, *ds_configs: dict[str, Any]) -> None:
-        self.panacea = Panacea(args, tuple(args.objectives or ()), args.model_name_or_path)
-        self.part = PanaceaPart(self)
+        self.init_panacea(args, tuple(args.objectives or ()), args.model_name_or_path)
         super().__init__(args, *ds_configs)
 
     def init_models(self) -> None:
@@ -133,22 +130,22 @@ class PanaceaSFTTrainer(SupervisedTrainer):
                 texts: Any = loader.dataset  # what ``make_dataset`` made, or a part of it
                 texts.check_whole()
 
-    def train_step(self, **batch: torch.Tensor) -> dict[str, Any]:
-        """Draw λ where an update begins, and take the step at it."""
-        labelled = batch["labelled"].bool()  # size = (B, m)
-        preference = self.panacea.draw(len(labelled), self.model, labelled=labelled)
-        with self.panacea.at(preference):
-            losses = self.loss(**batch)
-            self.model.backward(losses["loss"])
-            self.model.step()
-        info = self.logged({**losses, **self.panacea.by_name("preference", preference)})
-        return {**info, **self.panacea.progress_metrics(self.model)}
-
-    def count(self, batch: Batch) -> torch.Tensor:
+    def count(self, batch: Batch) -> Tensor:
         """Texts of each objective, and texts."""
         return label_counts(batch["labelled"])
 
-    def loss(self, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    def train_step(self, **batch: Tensor) -> dict[str, Any]:
+        """Draw λ where an update begins, and take the step at it."""
+        panacea, labelled = self.panacea, batch["labelled"].bool()  # size = (B, m)
+        preference = panacea.draw(len(labelled), self.model, labelled=labelled)  # size = (B, m)
+        with panacea.at(preference):
+            losses = self.loss(**batch)
+            self.model.backward(losses["loss"])
+            self.model.step()
+        info = step_info({**losses, **panacea.by_name("preference", preference)}, self.model)
+        return {**info, **panacea.progress_metrics(self.model)}
+
+    def loss(self, **batch: Tensor) -> dict[str, Tensor]:
         """-log π(y|x) of every text, for the objectives that it counts for, aggregated at λ.
 
         ``batch`` has token ids, labels and mask, size = (B, L) each; ``labelled``, which objectives
@@ -156,19 +153,17 @@ class PanaceaSFTTrainer(SupervisedTrainer):
         size = (m + 1,).
         """
         texts = (batch[key] for key in ("input_ids", "labels", "attention_mask"))
-        labelled = batch["labelled"]
-        log_probs, tokens = answer_log_probs(self.model, *texts)
+        panacea, labelled = self.panacea, batch["labelled"]
+        log_probs, tokens = answer_log_probs(self.model, *texts)  # size = (B,) each
         losses = -log_probs.unsqueeze(-1).expand(labelled.shape)  # size = (B, m)
         return {
-            "loss": self.panacea.loss(losses, labelled, batch.get("counts")),
-            **self.panacea.by_label("loss", losses.detach(), labelled),
+            "loss": panacea.loss(losses, labelled, batch.get("counts")),
+            **panacea.by_label("loss", losses.detach(), labelled),
             **{
                 f"loss_per_token_{name}": of_each_token(losses[own, 0].detach(), tokens[own])
-                for name, own in zip(self.panacea.objectives, labelled.T, strict=True)
+                for name, own in zip(panacea.objectives, labelled.T, strict=True)
             },
         }
-
-    # -- evaluation -------------------------------------------------------------------
 
     def evaluate(self) -> dict[str, Any]:
         """Nothing: the front has every objective's log-likelihood at every λ."""
@@ -176,6 +171,6 @@ class PanaceaSFTTrainer(SupervisedTrainer):
 
     def measure_front(self) -> Measurement:
         """Log-likelihoods of the evaluation texts; a few of their prompts are responded to."""
-        texts, count = self.part.data, self.args.eval_prompts or PROMPTS_OF_PAIRS
-        policy, prompts = self.part.measured_policy(self.model), prompts_of_texts(texts, count)
-        return measure(policy, self.part.grid, prompts=prompts, texts=texts)
+        texts, count = self.eval_dataloader.dataset, self.args.eval_prompts or PROMPTS_OF_PAIRS
+        policy, prompts = self.measured_policy(self.model), prompts_of_texts(texts, count)
+        return measure(policy, self.grid, prompts=prompts, texts=texts)
