@@ -99,6 +99,13 @@ def test_a_programs_modules_are_looked_for_where_the_user_is(here, monkeypatch, 
     assert outcome(capsys, "own")[:2] == (0, "mine\n")
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # other tests import
+@pytest.mark.parametrize("name", command.ALL)
+def test_every_help_shows_an_example(name, here, capsys):
+    code, text, _ = outcome(capsys, name, "--help")
+    assert code == 0 and "python -m safe_rlhf_panacea" in text.split("example:")[1]
+
+
 def test_a_modules_name_stands_for_its_command(here, capsys):
     assert outcome(capsys, "data", "--help")[:2] == outcome(capsys, "datasets", "--help")[:2]
     assert outcome(capsys, "evaluation.compare", "--help")[0] == 0

@@ -1,7 +1,10 @@
-"""``python -m safe_rlhf_panacea.patches``: list the patches, or run a program under them.
+"""List what an installed Safe-RLHF needs on today's libraries, or run a program with that applied.
 
-python -m safe_rlhf_panacea.patches
-python -m safe_rlhf_panacea.patches --module safe_rlhf.algorithms.dpo --model_name_or_path …
+usage: python -m safe_rlhf_panacea.patches [-h] [--module MODULE [flags of the module]]
+
+example:
+  python -m safe_rlhf_panacea.patches
+  python -m safe_rlhf_panacea.patches --module safe_rlhf.algorithms.dpo --help
 """
 
 import runpy
@@ -38,6 +41,9 @@ def main() -> int:
         patched()
         del sys.argv[:2]
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        return 0
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(__doc__.strip())
         return 0
     if sys.argv[1:]:
         raise UserError(f"{sys.argv[1]}: there is --module MODULE with its flags, or nothing")

@@ -131,7 +131,7 @@ def test_setting_copies_in_float32_and_raises_the_version():
     [
         *((torch.tensor([number, 0.5]), "not finite") for number in (float("nan"), -float("inf"))),
         *(
-            (torch.rand(shape), r"it must be \(2,\) or \(batch, 2\)")
+            (torch.ones(shape), r"it must be \(2,\) or \(batch, 2\)")
             for shape in [(3,), (1,), (2, 3), (1, 2, 2), (), (0,)]
         ),
     ],

@@ -81,6 +81,13 @@ def test_scores_are_those_of_a_llama_written_by_hand(layout, side, tmp_path):
         assert np.abs(expected).max() > 0.1
 
 
+def test_a_checkpoint_in_bfloat16(tmp_path):
+    tensors = beaver.write_beaver(tmp_path, "todays", dtype=torch.bfloat16)
+    for dtype, tolerance in ((None, 0.15), (torch.float32, 2e-5)):
+        model = AutoModelForScore.from_pretrained(tmp_path, dtype=dtype)
+        np.testing.assert_allclose(ends(model), end_scores(tensors), atol=tolerance)
+
+
 def test_the_pad_token_of_the_odd_vocabulary_stays(tmp_path, recwarn):
     tensors = beaver.write_beaver(tmp_path, "older")
     model, tokenizer = load_pretrained_models(tmp_path, auto_model_type=AutoModelForScore)
@@ -104,6 +111,16 @@ def test_the_role_is_the_callers_whatever_the_configuration_says(tmp_path):
         np.testing.assert_allclose(ends(plain), raw, atol=2e-5)
         plain.set_normalize(True)
         assert np.array_equal(ends(plain), ends(model))
+
+
+def test_the_moving_average_goes_on_where_it_was(tmp_path):
+    beaver.write_beaver(tmp_path, "unified")
+    model = AutoModelForScore.from_pretrained(tmp_path).train()
+    ends = model(*batch()).end_scores.double()
+    mean, var = ends.mean().item(), ends.var(unbiased=False).item()
+    assert model.normalizer.mean.item() == pytest.approx(0.9 * -0.0757 + 0.1 * mean, abs=1e-5)
+    assert model.normalizer.var.item() == pytest.approx(0.9 * 2.25 + 0.1 * var, abs=1e-4)
+    assert model.normalizer.count.item() == 73
 
 
 @pytest.mark.parametrize("form", [[-0.0757], -0.0757], ids=["list", "number"])
