@@ -111,6 +111,10 @@ class PanaceaAdapter:
             finally:
                 self.unmerge()
 
+    def delta_weight(self, name: str, preference: torch.Tensor) -> torch.Tensor:
+        """W(λ) - W0 of one layer in float32, size = (out_features, in_features)."""
+        return self.layers[name].get_delta_weight(preference)
+
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """U, V, σ and s of every layer by qualified name."""
         found = {}

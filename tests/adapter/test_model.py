@@ -122,7 +122,7 @@ def test_a_merged_head_leaves_the_embeddings_that_it_is_tied_to(ids):
     model, adapter = perturbed(model, AdapterConfig(lora_dim=3, lora_module_name="lm_head"))
     weight, preference = model.model.embed_tokens.weight, torch.tensor([0.2, 0.8])
     before, hidden = weight.detach().clone(), model.model(ids).last_hidden_state.double()
-    delta = adapter.layers["lm_head"].get_delta_weight(preference)
+    delta = adapter.delta_weight("lm_head", preference)
     expected = hidden @ (before.double() + delta.double()).t()
     with adapter.merged(preference):
         assert torch.equal(model.model.embed_tokens.weight, before)

@@ -18,7 +18,6 @@ MEAN_RESPONSE = 40  # tokens, with real lengths: each token ends it with the sam
 PHASES = {  # methods of the trainer
     "generate": "generation",
     "score": "scoring",
-    "reference_log_probs": "reference",
     "log_probs": "actor forward",
     "critic_values": "critic forward",
     "ptx_step": "PTX",
@@ -76,6 +75,14 @@ class Phases:
         """What a step of this package consists of."""
         for method, name in PHASES.items():
             self.wrap(trainer, method, name)
+        reference = trainer.reference
+
+        @contextmanager
+        def timed_reference() -> Iterator[Any]:
+            with self.phase("reference"), reference() as model:
+                yield model
+
+        trainer.reference = timed_reference
         for engine, role in (
             (trainer.actor_model, "actor"),
             (trainer.reward_critic_model, "critic"),
