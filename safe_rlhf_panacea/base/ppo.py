@@ -153,7 +153,7 @@ class PPOTrainer(RLTrainer):
     def get_advantages_and_returns(
         self, values: Tensor, rewards: Tensor, sequence_mask: Tensor, start: int
     ) -> tuple[Tensor, Tensor]:
-        """Advantages and returns of the response, size = (B, L - 1 - start); (B, L - 1) each."""
+        """Advantages and returns of the response, (B, L - 1 - start) each, of (B, L - 1) each."""
         values, rewards, mask = values[:, start:], rewards[:, start:], sequence_mask[:, start:]
         return generalized_advantages(values, rewards, mask, self.gamma, self.gae_lambda)
 

@@ -116,8 +116,8 @@ def train_unfinished(runs: Mapping[str, Callable[[], object]], *, overwrite: boo
     """
     from safe_rlhf_panacea.distributed import barrier, is_main_process
 
-    main = is_main_process()
     for number, (name, train) in enumerate(runs.items(), start=1):
+        main = is_main_process()  # a training from Python starts the processes: not known before
         folder = Path(name)
         what = f"[{number}/{len(runs)}] {folder.name}"
         left = overwrite or not is_finished(folder)

@@ -53,16 +53,6 @@ class Recorded(TrainerBase):
             }
             write_run_record(args.output_dir, args, {**about, **self.about()})
         super().init_logger()
-        log = self.logger.log
-
-        def checked_log(metrics: dict[str, Any], step: int) -> None:
-            """Refuse a step that is not finite, before Safe-RLHF saves it."""
-            training = {k: v for k, v in metrics.items() if k.startswith("train/")}
-            number = step + self.LOGS_BEFORE_COUNTING
-            DivergenceCheck().check(number, training, {}, self.about_batch())
-            log(metrics, step=step)
-
-        self.logger.log = checked_log
         self.opened()
 
     def about(self) -> dict[str, Any]:
@@ -78,8 +68,29 @@ class Recorded(TrainerBase):
         """The last step was taken."""
 
     def train(self) -> None:
-        super().train()
+        with self._checked_log():
+            super().train()
         self.trained()
+
+    @contextmanager
+    def _checked_log(self) -> Iterator[None]:
+        """Inside, a step that is not finite is refused when it is logged: Safe-RLHF saves later.
+
+        Safe-RLHF has one logger for all trainers of a process, which must not keep this one alive.
+        """
+        log = self.logger.log
+
+        def checked(metrics: dict[str, Any], step: int) -> None:
+            training = {k: v for k, v in metrics.items() if k.startswith("train/")}
+            number = step + self.LOGS_BEFORE_COUNTING
+            DivergenceCheck().check(number, training, {}, self.about_batch())
+            log(metrics, step=step)
+
+        self.logger.log = checked
+        try:
+            yield
+        finally:
+            del self.logger.log
 
     def eval(self) -> dict[str, Any]:
         return self.evaluate()

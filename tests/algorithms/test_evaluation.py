@@ -17,6 +17,7 @@ from safe_rlhf_panacea.algorithms.ppo import main as ppo_main
 from safe_rlhf_panacea.base import load_pretrained_models
 from safe_rlhf_panacea.baselines.discrete_policies import main as discrete_main
 from safe_rlhf_panacea.baselines.rewarded_soups import main as soups_main
+from safe_rlhf_panacea.baselines.variants import train_unfinished
 from safe_rlhf_panacea.data import PreferenceDataset
 from safe_rlhf_panacea.evaluation.__main__ import main as evaluate
 from safe_rlhf_panacea.evaluation.calibrate import main as calibrate
@@ -245,6 +246,19 @@ def test_variants_go_on_where_they_were_interrupted(ingredients, tmp_path, capsy
     assert (out / "helpful" / "run.json").read_bytes() == done
     assert read_json(out / "harmless" / "run.json")["finished_at"] >= finished
     assert (out / "harmless.interrupted-1" / "run.json").exists()
+
+
+def test_one_process_speaks_once_the_first_training_has_started_them_all(
+    tmp_path, capsys, monkeypatch
+):
+    """A script in Python knows its rank only from its first training on."""
+
+    def train():
+        monkeypatch.setattr("safe_rlhf_panacea.distributed.get_rank", lambda: 1)
+
+    runs = {str(tmp_path / name): train for name in ("one", "two")}
+    train_unfinished(runs, overwrite=False)
+    assert capsys.readouterr().out == "[1/2] one\n"
 
 
 @pytest.mark.usefixtures("no_page")

@@ -11,6 +11,7 @@ from importlib import import_module
 
 import pytest
 import torch
+import wandb
 from safetensors.torch import load_file, save_file
 
 from safe_rlhf_panacea.algorithms.dpo import main as dpo
@@ -24,6 +25,7 @@ from safe_rlhf_panacea.runs.resuming import can_go_on
 from safe_rlhf_panacea.runs.run_folder import is_finished
 from safe_rlhf_panacea.runs.run_record import recordable
 from tests.algorithms.conftest import write_lines
+from tests.algorithms.test_evaluating_shown import offline_records
 
 pytestmark = pytest.mark.usefixtures("no_page")
 
@@ -288,6 +290,24 @@ def test_panacea_sft(sft_flags, tmp_path, stop_at):
     folders = both_ways(panacea_sft, flags, tmp_path, stop_at, 10)
     same_runs(folders)
     assert [one.step for one in read_evaluations(folders[1])] == [0, 6, 12]
+
+
+def test_wandb_goes_on_in_the_same_run(dpo_flags, tmp_path, stop_at, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    flags = [*dpo_flags, "--max_steps", "4", "--save_interval", "2", "--log_type", "wandb"]
+    stop_at(4)
+    with pytest.raises(Interrupted):
+        dpo(flags)
+    wandb.finish()  # the process is gone, and its run with it
+    first = json.loads((tmp_path / "out" / "wandb_run.json").read_text())
+    (tmp_path / "out" / "wandb").rename(tmp_path / "before")
+    stop_at(None)
+    dpo([*flags, "--resume"])
+    assert json.loads((tmp_path / "out" / "wandb_run.json").read_text()) == first
+    records = offline_records(tmp_path / "out")
+    assert next(r["run"]["run_id"] for r in records if r["type"] == "run") == first["id"]
+    steps = [r["history"]["item"]["_step"] for r in records if r["type"] == "history"]
+    assert steps == [3, 4]
 
 
 def refused(flags, capsys):

@@ -60,7 +60,8 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path):
 
 def test_overwriting_takes_the_old_run_away_and_nothing_else(tmp_path):
     write_run_record(tmp_path, {})
-    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    for name in ("metrics.jsonl", "evaluations.jsonl"):
+        (tmp_path / name).write_text("{}\n")
     (tmp_path / "checkpoints" / "model").mkdir(parents=True)
     (tmp_path / "notes.txt").write_text("mine")
     prepare_output_dir(tmp_path, overwrite=True)

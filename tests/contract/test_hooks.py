@@ -85,3 +85,12 @@ def test_panacea_is_a_subclass_of_safe_rlhfs_own(algorithm):
         inherited += ["split_rl_micro_batches", "get_advantages_and_returns", "critic_loss_fn"]
     for name in inherited:
         assert getattr(panacea, name) is getattr(base, name), name
+
+
+@needs_safe_rlhf
+@pytest.mark.parametrize("algorithm", ["dpo", "ppo"])
+def test_the_one_logger_keeps_no_trainer(algorithm, files, tmp_path):
+    trainer = make(panacea_class(algorithm, "safe_rlhf"), algorithm, "safe_rlhf", files, tmp_path)
+    assert "log" not in vars(trainer.logger)
+    trainer.train()
+    assert "log" not in vars(trainer.logger)

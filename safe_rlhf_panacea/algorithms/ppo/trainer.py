@@ -35,7 +35,7 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
 
     # Safe-RLHF's hook for the loss is told neither of the micro-batch nor what else is logged.
     _learnt_from: Rollout
-    _found: dict[str, Tensor]
+    _mismatch: dict[str, Tensor]
 
     # -- models -----------------------------------------------------------------------
 
@@ -114,10 +114,10 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
 
     def rl_step(self, rl_batch: Rollout) -> dict[str, float]:
         """Take the base's step, which calls ``actor_loss_fn``, at the batch's λ."""
-        self._learnt_from, self._found = rl_batch, {}
+        self._learnt_from, self._mismatch = rl_batch, {}
         with self.panacea.at(rl_batch["preference"]):
             info = super().rl_step(rl_batch)
-        named = all_reduce_means({**self.by_name(rl_batch), **self._found})
+        named = all_reduce_means({**self.by_name(rl_batch), **self._mismatch})
         info |= {f"train/{name}": mean for name, mean in named.items()}
         return self.logged("train") | info | self.panacea.progress_metrics(self.actor_model)
 
@@ -130,7 +130,7 @@ class PanaceaPPOTrainer(PanaceaRewarded, HookedPPOTrainer):
         *count: Any,  # the port's, size = (); Safe-RLHF has none
     ) -> Tensor:
         """PPO's loss, with the penalty on U and V if asked for."""
-        self._found = served.mismatch(self._learnt_from, old_log_probs, mask)
+        self._mismatch = served.mismatch(self._learnt_from, old_log_probs, mask)
         weights = served.token_weights(self.args, self._learnt_from, old_log_probs)
         if weights is not None:
             advantages = advantages * weights
