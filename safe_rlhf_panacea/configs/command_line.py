@@ -114,8 +114,8 @@ def _read_yaml(cls: type[Options], path: str, program: str) -> dict[str, Any]:
         if name not in names:
             hint = suggestion(name, cls.OPTIONS) or ": is this the file of another program?"
             raise UserError(f"--config {file}: {program} has no option {name!r}{hint}")
-    given = [names[key.value] for key, _ in lines.value]
-    for name in given:
+    given = [names.get(key.value) for key, _ in lines.value]  # None: YAML's own <<, say
+    for name in filter(None, given):
         if given.count(name) > 1:
             raise UserError(f"--config {file}: {name} is given twice")
     return {names[name]: value for name, value in found.items()}

@@ -109,6 +109,13 @@ def test_a_bad_file_of_options_is_one_line(text, message, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_may_merge_a_mapping_into_its_own(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("<<: {lora_dim: 4, lr: 1}\nlora_dim: 3\n")
+    options = COMMAND.read([*NEEDED, "--config", str(file)])
+    assert (options.lora_dim, options.lr) == (3, 1.0)
+
+
 def test_the_help_has_defaults_and_names_the_values():
     shown = COMMAND.parser().format_help()
     for words in ("--lora_scaling LORA_SCALING", "(default: 512.0)", "--config FILE"):
