@@ -67,7 +67,7 @@ class Responses:
             texts = tokenizer.batch_decode(self.input_ids[:, part], skip_special_tokens=True)
             return [text.strip() for text in texts]
 
-        return self.once(("texts", part.start), decode)
+        return self.once(("texts", part.stop), decode)
 
     def prompt_ids(self) -> list[list[int]]:
         """Token ids without padding."""
@@ -80,7 +80,7 @@ class Responses:
     def _ids(self, part: slice) -> Any:
         mask = self.attention_mask[:, part].bool()
         rows = zip(self.input_ids[:, part], mask, strict=True)
-        return self.once(("ids", part.start), lambda: [row[kept].tolist() for row, kept in rows])
+        return self.once(("ids", part.stop), lambda: [row[kept].tolist() for row, kept in rows])
 
     def response_lengths(self, stop_ids: Sequence[int]) -> torch.Tensor:
         """In tokens, without those that end a response, int64, size = (B,)."""

@@ -43,6 +43,14 @@ def scores(function, examples=TEXTS, state=None):
     return reward(function, state)(rows_with(examples)).tolist()
 
 
+def test_of_an_empty_prompt_texts_and_tokens_are_not_taken_for_those_of_the_response():
+    rows = Responses(torch.tensor([[4, 5]]), torch.ones(1, 2).bool(), 0)
+    tokenizer = tiny_tokenizer()
+    texts = tokenizer.batch_decode(torch.tensor([[4, 5]]))
+    assert (rows.prompts(tokenizer), rows.responses(tokenizer)) == ([""], texts)
+    assert (rows.prompt_ids(), rows.response_ids()) == ([[]], [[4, 5]])
+
+
 def given(prompts, responses, response_lengths, prompt_ids, response_ids, turns, answer, weight=1):
     """A reward that looks at what it was given."""
     assert (prompts, responses) == (["ab", "c"], ["de", "fghi"])
