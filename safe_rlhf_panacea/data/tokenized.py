@@ -247,6 +247,8 @@ class ResumableSampler(Sampler[int]):
     ) -> None:
         if dataset_len < 1:
             raise UserError("an empty data set cannot be sampled")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is not among {world_size} processes")
         self.dataset_len, self.seed, self.shuffle = dataset_len, seed, shuffle
         self.rank, self.world_size = rank, world_size
         self.epoch = self.position = 0

@@ -86,6 +86,8 @@ def test_foreign_states_are_refused(other, message):
 def test_bad_arguments():
     with pytest.raises(UserError, match="an empty data set"):
         ResumableSampler(0)
+    with pytest.raises(ValueError, match="rank 2 is not among 2 processes"):
+        ResumableSampler(5, rank=2, world_size=2)
 
 
 def test_proportions(write):
