@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 from safe_rlhf_panacea.data import formats, raw
 from safe_rlhf_panacea.data.formats import in_turn, is_dialogue, nectar, rows_with, said, text
 from safe_rlhf_panacea.data.raw import AUTO, OF_ANSWERS, Format, LeaveOut, RawSample, Row, without
-from safe_rlhf_panacea.data.specs import open_path
+from safe_rlhf_panacea.data.specs import open_path, row_place
 from safe_rlhf_panacea.errors import UserError
 
 LABEL_PREFIX = "better_"
@@ -173,9 +174,7 @@ def _asked(form: Format, unit: Any) -> RawSample:
 class FileDataset(raw.TableDataset):
     """Data of one kind, in any of ``FORMATS`` that has it.
 
-    A subclass reads ``pairs``; pairs as supervised text (``chosen``), where all labels agree;
-    ``supervised`` text; ``prompts`` with their further columns, also those of pairs and texts; or
-    whichever of these the columns of the first row say (``auto``).
+    ``prompts`` are also read from pairs and texts; a pair whose labels disagree is no ``chosen``.
     """
 
     OWN: ClassVar[Format]  # the format of this package for the kind
@@ -183,7 +182,7 @@ class FileDataset(raw.TableDataset):
     def __init__(self, path: str | None = None, *, rows: Iterable[Row] | None = None) -> None:
         """Read and check all rows: those given, or what ``open_path`` opens."""
         if rows is not None:
-            self.read(raw.Source(_dicts(rows), lambda index: f"rows, row {index + 1}"), "rows")
+            self.read(raw.Source(_dicts(rows), partial(row_place, "rows")), "rows")
         elif path is None:
             raise UserError(f"data set {self.NAME!r} needs a path: {self.NAME}:1:file.jsonl")
         else:
@@ -228,15 +227,39 @@ def _dicts(rows: Iterable[Any]) -> Iterator[Row]:
         yield row
 
 
-for _name, _kind, _own in (
-    ("pairs", "pairs", pairs),
-    ("chosen", "supervised", pairs),
-    ("prompts", "prompts", prompts),
-    ("supervised", "supervised", supervised),
-    (AUTO, "", pairs),
-):
-    _about = {"NAME": _name, "KIND": _kind, "OWN": _own, "__module__": __name__}
-    type(_name, (FileDataset,), _about)
+class PairsDataset(FileDataset):
+    """Pairs, with their labels."""
+
+    NAME = KIND = "pairs"
+    OWN = pairs
+
+
+class ChosenDataset(FileDataset):
+    """Of pairs the response that all their labels prefer, as supervised text."""
+
+    NAME, KIND = "chosen", "supervised"
+    OWN = pairs
+
+
+class PromptsDataset(FileDataset):
+    """Prompts, with their further columns."""
+
+    NAME = KIND = "prompts"
+    OWN = prompts
+
+
+class SupervisedTextDataset(FileDataset):
+    """Supervised text."""
+
+    NAME = KIND = "supervised"
+    OWN = supervised
+
+
+class AnyDataset(FileDataset):
+    """Whichever of these the columns of the first row say."""
+
+    NAME = AUTO
+    OWN = pairs
 
 
 def from_rows(

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,12 @@ def rows_of(table: Any, told: str) -> Source:
             for values in zip(*columns.values(), strict=True):
                 yield dict(zip(columns, values, strict=True))
 
-    return Source(rows(), lambda index: f"{told}, row {index + 1}")
+    return Source(rows(), partial(row_place, told))
+
+
+def row_place(told: str, index: int, lines: Sequence[int] = ()) -> str:
+    """The place of a row for messages: its line, or its number where the source has no lines."""
+    return f"{told}:{lines[index]}" if lines else f"{told}, row {index + 1}"
 
 
 def _read_json_rows(path: Path) -> Source:
@@ -258,20 +264,19 @@ def _read_json_rows(path: Path) -> Source:
         raise UserError(f"{path}:{line}: not UTF-8 text (byte {error.start}); save it so") from None
     unpacked = path.with_suffix("") if path.suffix in PACKED else path
     if unpacked.suffix == ".json" and text.lstrip().startswith("["):
-        rows, place = _parse_json(text, str(path)), f"{path}, row "
-        numbers: Sequence[int] = range(1, len(rows) + 1)
+        rows, where = _parse_json(text, str(path)), partial(row_place, str(path))
     else:
         # Not splitlines(): that also breaks at characters that may stand inside a JSON string.
         lines = {i: line for i, line in enumerate(text.split("\n"), start=1) if line.strip()}
-        rows, place = [_parse_json(line, f"{path}:{i}") for i, line in lines.items()], f"{path}:"
-        numbers = list(lines)
+        rows = [_parse_json(line, f"{path}:{i}") for i, line in lines.items()]
+        where = partial(row_place, str(path), lines=list(lines))
     if not rows:
         raise UserError(f"{path}: no rows; a data file has one JSON object per line")
-    for number, row in zip(numbers, rows, strict=True):
+    for index, row in enumerate(rows):
         if not isinstance(row, dict):
-            told = f"{place}{number}: a JSON {type(row).__name__}"
+            told = f"{where(index)}: a JSON {type(row).__name__}"
             raise UserError(f"{told}; a row is one object {{...}}")
-    return Source(rows, lambda index: f"{place}{numbers[index]}")
+    return Source(rows, where)
 
 
 def _parse_json(text: str, where: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 
 import numpy as np
 import pytest
@@ -100,6 +101,13 @@ def test_labels_of_another_type(sample, message):
 def test_pairs(write, fields, labels):
     expected = {"input": "q", "answer": "a", "other_answer": "b", "labels": labels}
     assert load("pairs", write([PAIR | fields])) == [expected]
+
+
+@pytest.mark.parametrize("name", ["pairs", "chosen", "prompts", "auto"])
+def test_a_data_set_can_be_sent_to_another_process(name, write):
+    data = RawDataset.load(name, path=str(write([{**PAIR, "better_helpful": 1}])))
+    copy = pickle.loads(pickle.dumps(data))
+    assert list(copy) == list(data) and copy.where(0) == data.where(0)
 
 
 def test_prompts_and_supervised(write):
