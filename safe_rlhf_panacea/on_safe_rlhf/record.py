@@ -78,7 +78,7 @@ class Recorded(TrainerBase):
 
         Safe-RLHF has one logger for all trainers of a process, which must not keep this one alive.
         """
-        log = self.logger.log
+        log, own = self.logger.log, vars(self.logger).get("log")
 
         def checked(metrics: dict[str, Any], step: int) -> None:
             training = {k: v for k, v in metrics.items() if k.startswith("train/")}
@@ -91,6 +91,8 @@ class Recorded(TrainerBase):
             yield
         finally:
             del self.logger.log
+            if own is not None:  # somebody's, which the logger had before
+                self.logger.log = own
 
     def eval(self) -> dict[str, Any]:
         return self.evaluate()
