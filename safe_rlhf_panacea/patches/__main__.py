@@ -2,7 +2,7 @@
 
 usage: python -m safe_rlhf_panacea.patches [-h] [--module MODULE [flags of the module]]
 
-example:
+Example:
   python -m safe_rlhf_panacea.patches
   python -m safe_rlhf_panacea.patches --module safe_rlhf.algorithms.dpo --help
 """
