@@ -224,12 +224,21 @@ class FrontResult(Record):
         html: str = self.to_pandas()._repr_html_()
         return html
 
+    def beside_initial_model(self) -> list[FrontResult]:
+        """The front and, in a plane and where it was measured, the initial model as a point."""
+        if self.base is None or len(self.objectives) != 2:
+            return [self]
+        nowhere = FrontPoint(preference=[0.0, 0.0], **self.base.fields())
+        return [self, self.having(points=[nowhere], units=None, label="initial model")]
+
     def plot(self, path: str | Path | None = None, *others: FrontResult) -> Any:
-        """Draw the front, and others of the same objectives beside it.
+        """Draw the front, and others of the same objectives beside it, or else the initial model.
 
         Returns the matplotlib figure or, given the ``path`` of a PNG or PDF, where it was written.
         """
         from safe_rlhf_panacea.show.plots import front_figure, save_picture
+        from safe_rlhf_panacea.show.tables import fronts_title
 
-        figure = front_figure([self, *others])
+        shown = [self, *others] if others else self.beside_initial_model()
+        figure = front_figure(shown, fronts_title([self, *others]))
         return figure if path is None else save_picture(figure, path)

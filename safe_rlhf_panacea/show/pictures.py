@@ -10,7 +10,6 @@ import numpy as np
 
 from safe_rlhf_panacea.fronts.evaluations import Evaluation
 from safe_rlhf_panacea.fronts.indicators import INDICATORS
-from safe_rlhf_panacea.fronts.result import FrontPoint
 from safe_rlhf_panacea.show.plots import (
     COLOURS,
     MARKERS,
@@ -49,12 +48,8 @@ def fronts_so_far(evaluations: Sequence[Evaluation]) -> Any:
 
 def front_now(evaluation: Evaluation) -> Any:
     """The latest front, in a plane beside the initial model, where that was measured."""
-    fronts, base = [evaluation.front], evaluation.result.base
-    if len(evaluation.objectives) == 2 and base is not None:
-        nowhere = FrontPoint(preference=[0.0, 0.0], **base.fields())
-        fronts.append(evaluation.result.having(points=[nowhere], label="initial model"))
     title = f"{fronts_title([evaluation.result])}, at step {evaluation.step}"
-    return front_figure(fronts, title)
+    return front_figure(evaluation.front.beside_initial_model(), title)
 
 
 def indicators(evaluations: Sequence[Evaluation]) -> Any:

@@ -111,27 +111,15 @@ def _draw_plane(
     axes.set_ylabel(f"{labels[1]} – better →")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.margins(0.1)
-    axes.autoscale_view()  # otherwise not before the first drawing, and corners are of now
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)}  # beside the axes
-    if len(fronts) <= IN_THE_AXES:
-        place = {"loc": _legend_corner(axes, np.concatenate([front.values for front in fronts]))}
+    axes.autoscale_view()  # otherwise not before the first drawing, and free ground is of now
+    place: dict[str, Any] = {"loc": "best"}
+    if len(fronts) > IN_THE_AXES:
+        place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1)}  # beside the axes
     note = f"λ₁: weight of {literal(fronts[0].objectives[0])}"
     note += "\nhollow: dominated" if any_hollow else ""
     axes.legend(framealpha=0.9, fontsize=9, title=note, title_fontsize=9, **place)
     figure.draw_without_rendering()  # the layout settles; labels are placed in its pixels
     _annotate(axes, fronts, colours[0])
-
-
-def _legend_corner(axes: Any, values: np.ndarray) -> str:
-    """The corner with the fewest points, lower left where it is as good as another."""
-    spots = axes.transAxes.inverted().transform(axes.transData.transform(values))
-    corners = {"lower left": (0, 0), "upper right": (1, 1), "lower right": (1, 0)}
-    corners["upper left"] = (0, 1)
-    crowd = {
-        name: int((np.abs(spots - corner) < (0.45, 0.4)).all(axis=-1).sum())
-        for name, corner in corners.items()
-    }
-    return min(crowd, key=crowd.__getitem__)
 
 
 def _annotate(axes: Any, fronts: Sequence[FrontResult], colour: str) -> None:

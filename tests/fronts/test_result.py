@@ -166,6 +166,11 @@ def test_pandas_and_pictures(tmp_path, measured, monkeypatch):
     assert table.columns.tolist()[:4] == ["λ helpful", "λ harmless", "helpful", "harmless"]
     assert table["± harmless"].tolist() == [0.1] * 3 and len(table) == 3
     assert isinstance(measured.plot(), Figure)
+    base = {"objectives": [0.0, 0.0], "standard_errors": [0.1, 0.1]}
+    figure = measured.having(base=base).plot()
+    assert figure.get_suptitle().endswith("helpful against harmless")
+    shown = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert shown == ["front", "initial model"]
     assert measured.plot(tmp_path / "f.png", front(2.0)).read_bytes().startswith(b"\x89PNG")
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(UserError, match="pandas is not installed"):
