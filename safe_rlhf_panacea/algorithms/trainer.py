@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ def evaluation_grid(args: PanaceaConfig, count: int, fixed: Tensor | None) -> An
 
 
 class PanaceaTrainer(TrainerBase):
-    """Stands before its base among a trainer's parents, which brings ``measure_front``.
+    """The part that all trainers share; each derives from this first, and then from its base.
 
     Attributes:
         panacea: λ, the adapters and the aggregation.
@@ -67,9 +68,9 @@ class PanaceaTrainer(TrainerBase):
         self.panacea = Panacea(args, objectives, base_model)
         self.panacea.source.run_progress = lambda: self.global_step / self.total_steps
 
+    @abc.abstractmethod
     def measure_front(self) -> Measurement:
         """Measure the front; called by all processes, in evaluation mode."""
-        raise NotImplementedError
 
     def about(self) -> dict[str, Any]:
         return {"adapted_share": round(self.panacea.coverage.share, 4)}

@@ -249,7 +249,7 @@ class PromptsDataset(FileDataset):
 
 
 class SupervisedTextDataset(FileDataset):
-    """Supervised text."""
+    """Texts and dialogues whose answers SFT, or the PTX loss of PPO, learns from."""
 
     NAME = KIND = "supervised"
     OWN = supervised
